@@ -1,0 +1,1 @@
+"""Consumers of queues that carry messages on to subscribers: one scheme family per file."""

@@ -1,0 +1,146 @@
+"""What can go wrong, in the domain's words.
+
+The docstring of a class is its default message; `code` names it for machines.
+How a transport answers is the transport's business (`transport/problems.py`),
+so there is no HTTP number here.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import ClassVar
+
+
+class HermodError(Exception):
+    """Something went wrong."""
+
+    code: ClassVar[str] = "error"
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or inspect.cleandoc(type(self).__doc__ or ""))
+
+
+class Invalid(HermodError):
+    """The request breaks a rule or a limit."""
+
+    code = "invalid"
+
+
+class InvalidName(Invalid):
+    """A queue name has 1 to 64 characters out of A-Z, a-z, 0-9, underscore, hyphen and full stop; a project id has at most 256."""
+
+    code = "invalid-name"
+
+
+class NotFound(HermodError):
+    """There is no such thing."""
+
+    code = "not-found"
+
+
+class QueueNotFound(NotFound):
+    """There is no such queue."""
+
+    code = "queue-not-found"
+
+
+class MessageNotFound(NotFound):
+    """There is no such message in this queue."""
+
+    code = "message-not-found"
+
+
+class ClaimNotFound(NotFound):
+    """There is no such claim on this queue: it never was, it was released, or it has expired."""
+
+    code = "claim-not-found"
+
+
+class TokenNotFound(NotFound):
+    """There is no such token."""
+
+    code = "token-not-found"
+
+
+class Conflict(HermodError):
+    """The request does not fit what is stored."""
+
+    code = "conflict"
+
+
+class MissingKey(Conflict):
+    """The metadata has no such key."""
+
+    code = "missing-key"
+
+
+class ConcurrentChange(Conflict):
+    """Somebody else kept changing the same thing; read it again and repeat the request."""
+
+    code = "concurrent-change"
+
+
+class KeyReused(Conflict):
+    """This idempotency key was used for another post within the window."""
+
+    code = "idempotency-key-reused"
+
+
+class Refused(HermodError):
+    """The state of the thing does not allow this."""
+
+    code = "refused"
+
+
+class MessageClaimed(Refused):
+    """The message is claimed; only the holder of the claim can delete it, by naming the claim."""
+
+    code = "message-claimed"
+
+
+class ClaimNotHeld(HermodError):
+    """The claim does not hold this message: it does not exist, it has expired, or it was taken on other messages."""
+
+    code = "claim-not-held"
+
+
+class Denied(HermodError):
+    """Your role does not allow this operation."""
+
+    code = "denied"
+
+
+class Unauthenticated(HermodError):
+    """A valid token is required."""
+
+    code = "unauthenticated"
+
+
+class Unsealable(HermodError):
+    """The queue wants encrypted messages, and this service has no key to encrypt or decrypt them with."""
+
+    code = "no-encryption-key"
+
+
+class StoreError(HermodError):
+    """The store cannot be used."""
+
+    code = "store-error"
+
+
+class StoreUnavailable(StoreError):
+    """The store does not answer."""
+
+    code = "store-unavailable"
+
+
+class StoreDamaged(StoreError):
+    """The store's data are damaged."""
+
+    code = "store-damaged"
+
+
+class StoreUnsupported(StoreError):
+    """The store cannot be used with this version of Hermod."""
+
+    code = "store-unsupported"

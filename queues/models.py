@@ -1,0 +1,207 @@
+"""The values of the domain.
+
+All are frozen and keyword-only: a change is a copy (`dataclasses.replace`).
+Points in time are integers, milliseconds since the Unix epoch, always read
+from the clock of the store that holds the data (`MessageStore.clock`).
+Durations that a client chooses are integers, in seconds, as on the wire.
+A message body is the UTF-8 bytes of one JSON value, exactly as it arrived.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+#: One JSON value, parsed.
+Json: TypeAlias = Any
+
+#: One JSON object, parsed.
+JsonObject: TypeAlias = dict[str, Any]
+
+
+class Role(enum.IntEnum):
+    """What a caller may do; each role includes the ones below it."""
+
+    READER = 1  # reads only
+    MEMBER = 2  # everything within the project
+    ADMIN = 3  # the operator's resources too
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Caller:
+    """Who asks, as established by the transport's authentication."""
+
+    project: str  # the tenant; every resource but the operator's belongs to one
+    client_id: str  # normalised Client-ID, hides a producer's own messages from it
+    role: Role = Role.MEMBER  # see Role
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Address:
+    """Where a queue is: two projects never share one."""
+
+    project: str  # up to 256 characters, any
+    queue: str  # 1 to 64 of A-Z a-z 0-9 _ - .
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Queue:
+    """A queue as its owner declared it."""
+
+    address: Address  # where it is
+    metadata: JsonObject  # as stored, without the reserved defaults
+    revision: int = 0  # grows with each change; guards a change against another
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NewMessage:
+    """A message on its way into a store."""
+
+    body: bytes  # JSON text, or the sealed form of it
+    ttl: int  # seconds from posting to expiry
+    delay: int = 0  # seconds from posting until it can be claimed
+    client_id: str = ""  # who posted it
+    sealed: bool = False  # whether `body` is encrypted
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Message:
+    """A stored message, as seen at the time that was asked about."""
+
+    id: str  # also its marker: ids of one queue sort in queue order
+    body: bytes  # JSON text, or the sealed form of it
+    created: int  # ms; when it was posted
+    expires: int  # ms; when it is gone
+    client_id: str = ""  # who posted it
+    sealed: bool = False  # whether `body` is encrypted
+    claim_id: str | None = None  # the live claim that holds it
+    claim_count: int = 0  # how often it was handed out
+
+    @property
+    def ttl(self) -> int:
+        """Whole seconds of life, counted from `created`."""
+        return (self.expires - self.created) // 1000
+
+    def age(self, now: int) -> int:
+        """Whole seconds since posting, never negative."""
+        return max(0, now - self.created) // 1000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Once:
+    """The promise a client asks for by repeating a post with one key."""
+
+    key: str  # the client's idempotency key, 1 to 255 characters
+    fingerprint: bytes  # digest of what is posted
+    window: int  # seconds during which a repeat is recognised
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Posted:
+    """The answer to a post."""
+
+    ids: Sequence[str]  # in posting order
+    repeated: bool = False  # whether an earlier post with the same key is answered again
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Selection:
+    """Which messages a listing shows, oldest first."""
+
+    marker: str | None = None  # id after which to begin; a foreign one selects nothing
+    limit: int = 10  # at most so many
+    hide_client: str | None = None  # leave out what this client posted
+    include_claimed: bool = False  # show those under a live claim
+    include_delayed: bool = False  # show those that cannot be claimed yet
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeadLetter:
+    """Where messages go that were handed out too often."""
+
+    address: Address  # the dead-letter queue, in the same project
+    max_claims: int  # a message handed out so often is moved, not claimed
+    ttl: int | None = None  # seconds from the move to expiry; None keeps the message's own
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lease:
+    """The terms on which messages are claimed."""
+
+    ttl: int  # seconds until the claim expires
+    grace: int  # seconds that a claimed message outlives its claim at least, if it must be extended
+    limit: int = 10  # at most so many messages
+    dead_letter: DeadLetter | None = None  # what to do with messages claimed too often
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Claim:
+    """A live lease on messages of one queue."""
+
+    id: str  # 32 hexadecimal digits, random
+    ttl: int  # seconds, as claimed or renewed last
+    renewed: int  # ms; when it was created or renewed last
+    expires: int  # ms; when its messages are free again
+    messages: Sequence[Message] = ()  # in queue order
+
+    def age(self, now: int) -> int:
+        """Whole seconds since it was created or renewed, never negative."""
+        return max(0, now - self.renewed) // 1000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Claimed:
+    """The answer to a claim."""
+
+    claim: Claim | None  # None where nothing could be claimed
+    dead_lettered: int = 0  # how many messages were moved to the dead-letter queue
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Landmark:
+    """One end of a queue."""
+
+    id: str  # of the message there
+    created: int  # ms; when it was posted
+
+    def age(self, now: int) -> int:
+        """Whole seconds since posting, never negative."""
+        return max(0, now - self.created) // 1000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stats:
+    """How full a queue is; expired messages do not count."""
+
+    free: int = 0  # not under a live claim; delayed ones included
+    claimed: int = 0  # under a live claim
+    oldest: Landmark | None = None  # None where there is no message
+    newest: Landmark | None = None  # None where there is no message
+
+    @property
+    def total(self) -> int:
+        """All messages of the queue."""
+        return self.free + self.claimed
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Record:
+    """One entry of the control plane: a queue, a token, ..."""
+
+    kind: str  # what it describes, such as "queue"
+    scope: str  # the project, or "" where it belongs to none
+    name: str  # unique within kind and scope; listings are in its byte order
+    data: JsonObject  # what it says
+    v: int = 1  # version of the shape of `data`
+    revision: int = 0  # grows by one with each replacement
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Durability:
+    """What a store promises about a crash, as `hermod check` reports it."""
+
+    driver: str  # its name
+    facts: Mapping[str, str]  # setting -> value as found
+    warnings: Sequence[str] = field(default=())  # what can lose messages, one sentence each

@@ -1,0 +1,186 @@
+"""What the core needs of storage, and nothing else.
+
+Two contracts: `MessageStore` holds messages and claims (the data plane, one
+per pool), `RecordStore` holds what describes them (the control plane). A
+driver implements both; `Router` finds the message store of a queue.
+
+Rules for every implementation:
+
+- A method is one atomic step: all of it is visible, or none. When it returns,
+  its effect survives a crash as far as the driver's durability goes (P1).
+- `now` (ms) comes from the same store's `clock`. A message is gone, a claim
+  over and a delay passed at exactly that instant (`due <= now`), whether or not
+  anything has been reclaimed since.
+- A queue that does not exist is an empty one, unless a method says otherwise.
+- An id that is malformed, foreign or stale is an id that does not exist.
+- A driver raises `StoreUnavailable` in bounded time when its engine does not
+  answer, and no error of its vendor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from typing import Protocol
+
+from queues.models import (
+    Address,
+    Claim,
+    Claimed,
+    Durability,
+    Lease,
+    Message,
+    NewMessage,
+    Once,
+    Posted,
+    Record,
+    Selection,
+    Stats,
+)
+
+
+class MessageStore(Protocol):
+    """Messages and claims of the queues of one pool."""
+
+    def clock(self) -> int:
+        """Return the store's own time in ms since the epoch."""
+
+    def post(
+        self,
+        address: Address,
+        messages: Sequence[NewMessage],
+        *,
+        now: int,
+        once: Once | None = None,
+        create: bool = False,
+    ) -> Posted:
+        """Append messages in order, all or none, and return their ids.
+
+        Raises QueueNotFound if the store does not know the queue yet and
+        `create` is false; KeyReused if `once` was used for other content.
+        """
+
+    def get(self, address: Address, ids: Iterable[str], *, now: int) -> list[Message]:
+        """Return those of the messages that exist, in queue order."""
+
+    def list(self, address: Address, selection: Selection, *, now: int) -> list[Message]:
+        """Return up to `limit` matching messages behind the marker, in queue order."""
+
+    def delete(
+        self, address: Address, message_id: str, *, now: int, claim_id: str | None = None
+    ) -> None:
+        """Delete one message, if it exists.
+
+        Raises MessageClaimed if a live claim other than `claim_id` holds it and
+        `claim_id` is absent or a live claim; ClaimNotHeld if `claim_id` is given
+        and no live claim, or the message is not claimed.
+        """
+
+    def delete_many(
+        self,
+        address: Address,
+        ids: Iterable[str],
+        *,
+        now: int,
+        claim_ids: Collection[str] | None = None,
+    ) -> None:
+        """Delete the messages that exist; claims matter only if `claim_ids` is given.
+
+        Raises MessageClaimed, and deletes nothing, if a message is held by a
+        live claim that is not in `claim_ids`.
+        """
+
+    def pop(self, address: Address, limit: int, *, now: int) -> list[Message]:
+        """Remove and return the first `limit` messages that could be claimed."""
+
+    def claim(self, address: Address, lease: Lease, *, now: int) -> Claimed:
+        """Lease the first messages that are free, and count the hand-out of each.
+
+        A message that would expire before the claim lives until the claim's
+        expiry plus grace. Messages handed out `lease.dead_letter.max_claims` times
+        are moved to the end of the dead-letter queue instead, unclaimed and with a
+        count of zero.
+        """
+
+    def read_claim(self, address: Address, claim_id: str, *, now: int) -> Claim:
+        """Return a live claim with what is left of its messages.
+
+        Raises ClaimNotFound.
+        """
+
+    def renew(self, address: Address, claim_id: str, lease: Lease, *, now: int) -> None:
+        """Let a live claim begin anew, with new ttl and grace.
+
+        Raises ClaimNotFound.
+        """
+
+    def release(self, address: Address, claim_id: str, *, now: int) -> None:
+        """End a claim, if it lives; its messages return to their places."""
+
+    def stats(self, address: Address, *, now: int) -> Stats:
+        """Count the messages of a queue."""
+
+    def purge(self, address: Address, *, now: int) -> None:
+        """Remove all messages and claims; markers and idempotency keys stay valid."""
+
+    def drop(self, address: Address) -> None:
+        """Remove all that the store knows of the queue, its ids included."""
+
+    def expire(self, *, now: int, limit: int) -> int:
+        """Reclaim what expiry, purge and drop left behind: at most about `limit` rows.
+
+        Returns how many; fewer than `limit` when nothing is left to do. No other
+        method depends on this having run.
+        """
+
+    def totals(self, *, now: int) -> Stats:
+        """Count the messages of all queues, without landmarks."""
+
+    def durability(self) -> Durability:
+        """Ask the engine what would survive a crash; StoreUnavailable if it does not answer."""
+
+
+class RecordStore(Protocol):
+    """Named records, grouped by kind and scope, each with a revision."""
+
+    def insert(self, record: Record) -> bool:
+        """Store a record at revision 0; false, and nothing done, if the name is taken."""
+
+    def fetch(self, kind: str, scope: str, name: str) -> Record | None:
+        """Return a record, or None."""
+
+    def replace(self, record: Record) -> bool:
+        """Store new data at the next revision; false if `record.revision` is not the stored one."""
+
+    def remove(self, kind: str, scope: str, name: str) -> bool:
+        """Remove a record; false if there was none."""
+
+    def scan(self, kind: str, scope: str, *, after: str = "", limit: int) -> list[Record]:
+        """Return up to `limit` records whose names sort behind `after`, by name in byte order."""
+
+    def count(self, kind: str, scope: str) -> int:
+        """Count the records of one kind and scope."""
+
+
+class Driver(Protocol):
+    """One opened store: both contracts over one engine."""
+
+    @property
+    def messages(self) -> MessageStore:
+        """The data plane."""
+
+    @property
+    def records(self) -> RecordStore:
+        """The control plane."""
+
+    def close(self) -> None:
+        """Let go of connections and files."""
+
+
+class Router(Protocol):
+    """Finds where a queue lives. It returns the store; it forwards nothing."""
+
+    def store(self, address: Address) -> MessageStore:
+        """Return the message store that holds the queue, or is to hold it."""
+
+    def stores(self) -> dict[str, MessageStore]:
+        """Return every message store by its pool's name; "" is the default store."""

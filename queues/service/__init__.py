@@ -1,0 +1,1 @@
+"""Whole interactions with the domain, one module per resource."""

@@ -1,0 +1,1 @@
+"""Everything that remembers: one driver per file, opened through `storage.registry`."""
