@@ -59,15 +59,13 @@ class MessageStore(Protocol):
         `create` is false; KeyReused if `once` was used for other content.
         """
 
-    def get(self, address: Address, ids: Iterable[str], *, now: int) -> list[Message]:
+    def get(self, address: Address, ids: Iterable[str], *, now: int) -> Sequence[Message]:
         """Return those of the messages that exist, in queue order."""
 
-    def list(self, address: Address, selection: Selection, *, now: int) -> list[Message]:
+    def list(self, address: Address, selection: Selection, *, now: int) -> Sequence[Message]:
         """Return up to `limit` matching messages behind the marker, in queue order."""
 
-    def delete(
-        self, address: Address, message_id: str, *, now: int, claim_id: str | None = None
-    ) -> None:
+    def delete(self, address: Address, message_id: str, *, now: int, claim_id: str | None = None) -> None:
         """Delete one message, if it exists.
 
         Raises MessageClaimed if a live claim other than `claim_id` holds it and
@@ -89,7 +87,7 @@ class MessageStore(Protocol):
         live claim that is not in `claim_ids`.
         """
 
-    def pop(self, address: Address, limit: int, *, now: int) -> list[Message]:
+    def pop(self, address: Address, limit: int, *, now: int) -> Sequence[Message]:
         """Remove and return the first `limit` messages that could be claimed."""
 
     def claim(self, address: Address, lease: Lease, *, now: int) -> Claimed:
@@ -154,7 +152,7 @@ class RecordStore(Protocol):
     def remove(self, kind: str, scope: str, name: str) -> bool:
         """Remove a record; false if there was none."""
 
-    def scan(self, kind: str, scope: str, *, after: str = "", limit: int) -> list[Record]:
+    def scan(self, kind: str, scope: str, *, after: str = "", limit: int) -> Sequence[Record]:
         """Return up to `limit` records whose names sort behind `after`, by name in byte order."""
 
     def count(self, kind: str, scope: str) -> int:

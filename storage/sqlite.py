@@ -1,0 +1,689 @@
+"""The SQLite driver: the embedded default, one file per pool, any number of processes on one machine.
+
+A queue's header keeps exact counts and the next instant at which something of it
+falls due (an expiry, the end of a claim or of a delay). Whoever meets a header
+that is overdue first brings the queue up to date, so that everything else may
+trust the states of the messages, and each change is paid for once.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from queues.errors import (
+    ClaimNotFound,
+    ClaimNotHeld,
+    KeyReused,
+    MessageClaimed,
+    QueueNotFound,
+    StoreUnsupported,
+)
+from queues.identity import message_id, new_claim_id, new_generation, place_of
+from queues.models import (
+    Address,
+    Claim,
+    Claimed,
+    DeadLetter,
+    Durability,
+    Landmark,
+    Lease,
+    Message,
+    NewMessage,
+    Once,
+    Posted,
+    Record,
+    Selection,
+    Stats,
+)
+from storage.sqlite_file import SqliteFile
+from storage.statements import load
+
+T = TypeVar("T")
+
+_SQL: Final = load("sqlite/statements.sql")
+
+_READY, _DELAYED, _CLAIMED = 0, 1, 2
+_NEVER = 2**63 - 1
+_BATCH = 10_000  # rows that one statement reclaims at most
+
+#: Position, state and payload of a message on its way out.
+_Row = tuple[Any, ...]
+
+
+def connect(uri: str, *, timeout: float, clock: Callable[[], int] | None) -> SqliteStore:
+    """Open, or make, the file of `sqlite:///relative/path` or `sqlite:////absolute/path`."""
+    scheme, _, path = uri.partition(":///")
+    if scheme != "sqlite" or not path or "?" in path:
+        raise StoreUnsupported(f"A SQLite store is named by sqlite:///path, not {uri!r}.")
+    return SqliteStore(SqliteFile(Path(path), timeout=timeout), clock or _wall_clock)
+
+
+def _wall_clock() -> int:
+    # One machine, one clock: every process on the file sees the same time.
+    return time.time_ns() // 1_000_000
+
+
+class SqliteStore:
+    """Both ports over one file."""
+
+    def __init__(self, file: SqliteFile, clock: Callable[[], int]) -> None:
+        self._file = file
+        self.messages = SqliteMessages(file, clock)
+        self.records = SqliteRecords(file)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+@dataclass(slots=True)
+class _Queue:
+    """A queue's header while a step works on it; see the table `queue`."""
+
+    n: int
+    generation: str
+    pile: int
+    last_seq: int
+    free: int
+    claimed: int
+    next_due: int
+
+    def expect(self, due: int) -> None:
+        """Note that something falls due."""
+        self.next_due = min(self.next_due, due)
+
+    def save(self, connection: sqlite3.Connection) -> None:
+        """Write the header back."""
+        connection.execute(
+            _SQL["queue_save"],
+            (self.pile, self.last_seq, self.free, self.claimed, self.next_due, self.n),
+        )
+
+    def message(self, row: _Row) -> Message:
+        """Build a message from (seq, body, created, expires, client, sealed, claim id, claims)."""
+        return Message(
+            id=message_id(row[0], self.generation),
+            body=row[1],
+            created=row[2],
+            expires=row[3],
+            client_id=row[4],
+            sealed=bool(row[5]),
+            claim_id=row[6],
+            claim_count=row[7],
+        )
+
+    def places(self, ids: Iterable[str]) -> str:
+        """Return the places that the ids name, those of other queues left out, as JSON."""
+        places = (place_of(id_, self.generation) for id_ in ids)
+        return json.dumps([place for place in places if place is not None])
+
+
+class SqliteMessages:
+    """The data plane; see `queues.ports.MessageStore`."""
+
+    def __init__(self, file: SqliteFile, clock: Callable[[], int]) -> None:
+        self._file = file
+        self.clock = clock
+
+    def post(
+        self,
+        address: Address,
+        messages: Sequence[NewMessage],
+        *,
+        now: int,
+        once: Once | None = None,
+        create: bool = False,
+    ) -> Posted:
+        """Append messages; see the port."""
+
+        def step(connection: sqlite3.Connection) -> Posted:
+            queue = _find(connection, address)
+            if queue is None:
+                if not create:
+                    raise QueueNotFound
+                queue = _create(connection, address)
+            if once is not None and (earlier := _repeated(connection, queue, once, now)):
+                return earlier
+            first = queue.last_seq + 1
+            _append(connection, queue, messages, now)
+            if once is not None:
+                connection.execute(
+                    _SQL["once_insert"],
+                    (queue.n, once.key, once.fingerprint, first, len(messages), now + once.window * 1000),
+                )
+            return Posted(ids=_ids(queue, first, len(messages)))
+
+        return self._file.write(step)
+
+    def get(self, address: Address, ids: Iterable[str], *, now: int) -> Sequence[Message]:
+        """Return messages by id; see the port."""
+
+        def look(connection: sqlite3.Connection, queue: _Queue) -> Sequence[Message]:
+            rows = connection.execute(_SQL["message_get"], (queue.pile, queue.places(ids)))
+            return [queue.message(row) for row in rows]
+
+        return self._look(address, now, look, absent=[])
+
+    def list(self, address: Address, selection: Selection, *, now: int) -> Sequence[Message]:
+        """Return a page of messages; see the port."""
+
+        def look(connection: sqlite3.Connection, queue: _Queue) -> Sequence[Message]:
+            after: int | None = 0
+            if selection.marker is not None:
+                after = place_of(selection.marker, queue.generation)
+            if after is None:
+                return []
+            rows = connection.execute(
+                _SQL["message_list"],
+                {
+                    "pile": queue.pile,
+                    "after": after,
+                    "limit": selection.limit,
+                    "hide": selection.hide_client,
+                    "claimed": selection.include_claimed,
+                    "delayed": selection.include_delayed,
+                },
+            )
+            return [queue.message(row) for row in rows]
+
+        return self._look(address, now, look, absent=[])
+
+    def delete(self, address: Address, message_id: str, *, now: int, claim_id: str | None = None) -> None:
+        """Delete one message; see the port."""
+
+        def step(connection: sqlite3.Connection, queue: _Queue) -> None:
+            for row in connection.execute(
+                _SQL["message_locate"], (queue.pile, queue.places([message_id]))
+            ).fetchall():
+                holder = row[3]
+                if holder != claim_id:
+                    if claim_id is not None and (
+                        holder is None or _find_claim(connection, queue, claim_id) is None
+                    ):
+                        raise ClaimNotHeld
+                    raise MessageClaimed
+                _remove(connection, queue, [row])
+
+        self._change(address, now, step, absent=None)
+
+    def delete_many(
+        self,
+        address: Address,
+        ids: Iterable[str],
+        *,
+        now: int,
+        claim_ids: Collection[str] | None = None,
+    ) -> None:
+        """Delete messages by id; see the port."""
+
+        def step(connection: sqlite3.Connection, queue: _Queue) -> None:
+            rows = connection.execute(_SQL["message_locate"], (queue.pile, queue.places(ids))).fetchall()
+            if claim_ids is not None and any(row[3] is not None and row[3] not in claim_ids for row in rows):
+                raise MessageClaimed
+            _remove(connection, queue, rows)
+
+        self._change(address, now, step, absent=None)
+
+    def pop(self, address: Address, limit: int, *, now: int) -> Sequence[Message]:
+        """Remove and return the first messages that are free; see the port."""
+
+        def step(connection: sqlite3.Connection, queue: _Queue) -> Sequence[Message]:
+            rows = connection.execute(_SQL["message_ready"], (queue.pile, limit)).fetchall()
+            places = json.dumps([row[0] for row in rows])
+            found = connection.execute(_SQL["message_get"], (queue.pile, places)).fetchall()
+            _remove(connection, queue, rows)
+            return [queue.message(row) for row in found]
+
+        return self._change(address, now, step, absent=[])
+
+    def claim(self, address: Address, lease: Lease, *, now: int) -> Claimed:
+        """Lease the first messages that are free; see the port."""
+
+        def step(connection: sqlite3.Connection, queue: _Queue) -> Claimed:
+            buried = 0
+            while True:
+                ready = connection.execute(_SQL["message_ready"], (queue.pile, lease.limit)).fetchall()
+                doomed = _doomed(ready, address, lease.dead_letter)
+                if not doomed or lease.dead_letter is None:
+                    break
+                _bury(connection, queue, doomed, lease.dead_letter, now)
+                buried += len(doomed)
+            if not ready:
+                return Claimed(claim=None, dead_lettered=buried)
+            return Claimed(
+                claim=_lease(connection, queue, lease, last=ready[-1][0], now=now),
+                dead_lettered=buried,
+            )
+
+        return self._change(address, now, step, absent=Claimed(claim=None))
+
+    def read_claim(self, address: Address, claim_id: str, *, now: int) -> Claim:
+        """Return a live claim; see the port."""
+
+        def look(connection: sqlite3.Connection, queue: _Queue) -> Claim | None:
+            found = _find_claim(connection, queue, claim_id)
+            if found is None:
+                return None
+            n, ttl, renewed, expires = found
+            rows = connection.execute(_SQL["message_of_claim"], (n,))
+            return Claim(
+                id=claim_id,
+                ttl=ttl,
+                renewed=renewed,
+                expires=expires,
+                messages=[queue.message(row) for row in rows],
+            )
+
+        claim = self._look(address, now, look, absent=None)
+        if claim is None:
+            raise ClaimNotFound
+        return claim
+
+    def renew(self, address: Address, claim_id: str, lease: Lease, *, now: int) -> None:
+        """Let a live claim begin anew; see the port."""
+
+        def step(connection: sqlite3.Connection, queue: _Queue) -> bool:
+            found = _find_claim(connection, queue, claim_id)
+            if found is None:
+                raise ClaimNotFound
+            until = now + lease.ttl * 1000
+            connection.execute(_SQL["claim_renew"], (lease.ttl, now, until, found[0]))
+            connection.execute(
+                _SQL["message_extend"],
+                {"until": until, "grace": lease.grace * 1000, "claim": found[0]},
+            )
+            queue.expect(until)
+            return True
+
+        if not self._change(address, now, step, absent=False):
+            raise ClaimNotFound
+
+    def release(self, address: Address, claim_id: str, *, now: int) -> None:
+        """End a claim; see the port."""
+
+        def step(connection: sqlite3.Connection, queue: _Queue) -> None:
+            found = _find_claim(connection, queue, claim_id)
+            if found is not None:
+                _free(connection, queue, [found[0]])
+
+        self._change(address, now, step, absent=None)
+
+    def stats(self, address: Address, *, now: int) -> Stats:
+        """Count the messages of a queue; see the port."""
+
+        def look(connection: sqlite3.Connection, queue: _Queue) -> Stats:
+            def landmark(statement: str) -> Landmark | None:
+                row = connection.execute(_SQL[statement], (queue.pile,)).fetchone()
+                return row and Landmark(id=message_id(row[0], queue.generation), created=row[1])
+
+            return Stats(
+                free=queue.free,
+                claimed=queue.claimed,
+                oldest=landmark("message_oldest"),
+                newest=landmark("message_newest"),
+            )
+
+        return self._look(address, now, look, absent=Stats())
+
+    def purge(self, address: Address, *, now: int) -> None:
+        """Remove all messages and claims; see the port."""
+
+        def step(connection: sqlite3.Connection, queue: _Queue) -> None:
+            connection.execute(_SQL["pile_abandon"], (queue.pile,))
+            queue.pile = _new_pile(connection)
+            queue.free = queue.claimed = 0
+            queue.next_due = _NEVER
+
+        self._change(address, now, step, absent=None)
+
+    def drop(self, address: Address) -> None:
+        """Remove all that is known of the queue; see the port."""
+
+        def step(connection: sqlite3.Connection) -> None:
+            queue = _find(connection, address)
+            if queue is not None:
+                connection.execute(_SQL["pile_abandon"], (queue.pile,))
+                connection.execute(_SQL["queue_delete"], (queue.n,))
+
+        self._file.write(step)
+
+    def expire(self, *, now: int, limit: int) -> int:
+        """Reclaim what is over; see the port."""
+        with self._file.snapshot() as connection:
+            idle = (
+                connection.execute(_SQL["queues_due"], (now, 1)).fetchone() is None
+                and connection.execute(_SQL["pile_abandoned"]).fetchone() is None
+                and not connection.execute(_SQL["once_due"], (now,)).fetchone()[0]
+            )
+        if idle:
+            return 0
+
+        def step(connection: sqlite3.Connection) -> int:
+            done = _settle_due(connection, now, limit)
+            if done < limit:
+                done += _clear_abandoned(connection, limit - done)
+            if done < limit:
+                done += connection.execute(_SQL["once_expire"], (now, limit - done)).rowcount
+            return done
+
+        return self._file.write(step)
+
+    def totals(self, *, now: int) -> Stats:
+        """Count the messages of all queues; see the port."""
+
+        def step(connection: sqlite3.Connection) -> Stats:
+            while _settle_due(connection, now, _BATCH) >= _BATCH:
+                pass
+            free, claimed = connection.execute(_SQL["queue_totals"]).fetchone()
+            return Stats(free=free, claimed=claimed)
+
+        return self._file.write(step)
+
+    def durability(self) -> Durability:
+        """Tell how the file is written; see the port."""
+
+        def ask(connection: sqlite3.Connection, pragma: str) -> str:
+            return str(connection.execute(f"PRAGMA {pragma}").fetchone()[0])
+
+        with self._file.snapshot() as connection:
+            synchronous = {"0": "off", "1": "normal", "2": "full", "3": "extra"}[
+                ask(connection, "synchronous")
+            ]
+            facts = {
+                "file": str(self._file.path.absolute()),
+                "journal_mode": ask(connection, "journal_mode"),
+                "synchronous": synchronous,
+                "version of the tables": ask(connection, "user_version"),
+                "SQLite": sqlite3.sqlite_version,
+            }
+        return Durability(driver="sqlite", facts=facts)
+
+    def _look(
+        self,
+        address: Address,
+        now: int,
+        look: Callable[[sqlite3.Connection, _Queue], T],
+        *,
+        absent: T,
+    ) -> T:
+        with self._file.snapshot() as connection:
+            queue = _find(connection, address)
+            if queue is None:
+                return absent
+            if queue.next_due > now:
+                return look(connection, queue)
+        return self._change(address, now, look, absent=absent)
+
+    def _change(
+        self,
+        address: Address,
+        now: int,
+        change: Callable[[sqlite3.Connection, _Queue], T],
+        *,
+        absent: T,
+    ) -> T:
+        def step(connection: sqlite3.Connection) -> T:
+            queue = _find(connection, address)
+            if queue is None:
+                return absent
+            while queue.next_due <= now:
+                _settle(connection, queue, now, _BATCH)
+            value = change(connection, queue)
+            queue.save(connection)
+            return value
+
+        return self._file.write(step)
+
+
+def _find(connection: sqlite3.Connection, address: Address) -> _Queue | None:
+    row = connection.execute(_SQL["queue_load"], (address.project, address.queue)).fetchone()
+    return row and _Queue(*row)
+
+
+def _create(connection: sqlite3.Connection, address: Address) -> _Queue:
+    generation, pile = new_generation(), _new_pile(connection)
+    n = connection.execute(
+        _SQL["queue_insert"], (address.project, address.queue, generation, pile, _NEVER)
+    ).lastrowid
+    assert n is not None  # noqa: S101 - an INSERT has a row
+    return _Queue(n, generation, pile, 0, 0, 0, _NEVER)
+
+
+def _new_pile(connection: sqlite3.Connection) -> int:
+    pile = connection.execute(_SQL["pile_insert"]).lastrowid
+    assert pile is not None  # noqa: S101 - an INSERT has a row
+    return pile
+
+
+def _ids(queue: _Queue, first: int, count: int) -> list[str]:
+    return [message_id(place, queue.generation) for place in range(first, first + count)]
+
+
+def _repeated(connection: sqlite3.Connection, queue: _Queue, once: Once, now: int) -> Posted | None:
+    row = connection.execute(_SQL["once_find"], (queue.n, once.key, now)).fetchone()
+    if row is None:
+        return None
+    fingerprint, first, count = row
+    if fingerprint != once.fingerprint:
+        raise KeyReused
+    return Posted(ids=_ids(queue, first, count), repeated=True)
+
+
+def _append(connection: sqlite3.Connection, queue: _Queue, messages: Sequence[NewMessage], now: int) -> None:
+    (payload,) = connection.execute(_SQL["payload_last"]).fetchone()
+    connection.executemany(
+        _SQL["payload_insert"], [(payload + i, message.body) for i, message in enumerate(messages, 1)]
+    )
+    rows = [
+        (
+            queue.pile,
+            queue.last_seq + i,
+            _DELAYED if message.delay > 0 else _READY,
+            now,
+            now + message.ttl * 1000,
+            now + message.delay * 1000,
+            message.client_id,
+            message.sealed,
+            payload + i,
+        )
+        for i, message in enumerate(messages, 1)
+    ]
+    connection.executemany(_SQL["message_insert"], rows)
+    for _, _, state, _, expires, visible, *_ in rows:
+        queue.expect(min(expires, visible) if state == _DELAYED else expires)
+    queue.last_seq += len(rows)
+    queue.free += len(rows)
+    queue.save(connection)
+
+
+def _remove(connection: sqlite3.Connection, queue: _Queue, rows: Sequence[_Row]) -> None:
+    """Delete messages given as rows that begin with (seq, state, payload)."""
+    if not rows:
+        return
+    connection.execute(_SQL["payload_delete"], (json.dumps([row[2] for row in rows]),))
+    connection.execute(_SQL["message_delete"], (queue.pile, json.dumps([row[0] for row in rows])))
+    claimed = sum(row[1] == _CLAIMED for row in rows)
+    queue.claimed -= claimed
+    queue.free -= len(rows) - claimed
+
+
+def _doomed(ready: Sequence[_Row], source: Address, dead_letter: DeadLetter | None) -> Sequence[_Row]:
+    if dead_letter is None or dead_letter.address == source:
+        return ()
+    return [row for row in ready if row[3] >= dead_letter.max_claims]
+
+
+def _bury(
+    connection: sqlite3.Connection,
+    queue: _Queue,
+    doomed: Sequence[_Row],
+    dead_letter: DeadLetter,
+    now: int,
+) -> None:
+    target = _find(connection, dead_letter.address) or _create(connection, dead_letter.address)
+    start = target.last_seq
+    connection.executemany(
+        _SQL["message_bury"],
+        [
+            {
+                "pile": queue.pile,
+                "seq": row[0],
+                "to_pile": target.pile,
+                "to_seq": start + i,
+                "created": None if dead_letter.ttl is None else now,
+                "expires": None if dead_letter.ttl is None else now + dead_letter.ttl * 1000,
+            }
+            for i, row in enumerate(doomed, 1)
+        ],
+    )
+    queue.free -= len(doomed)
+    target.free += len(doomed)
+    target.last_seq += len(doomed)
+    target.expect(connection.execute(_SQL["message_first_expiry"], (target.pile, start)).fetchone()[0])
+    target.save(connection)
+
+
+def _lease(connection: sqlite3.Connection, queue: _Queue, lease: Lease, *, last: int, now: int) -> Claim:
+    id_, until = new_claim_id(), now + lease.ttl * 1000
+    n = connection.execute(_SQL["claim_insert"], (id_, queue.pile, lease.ttl, now, until)).lastrowid
+    count = connection.execute(
+        _SQL["message_claim"],
+        {"claim": n, "until": until, "grace": lease.grace * 1000, "pile": queue.pile, "last": last},
+    ).rowcount
+    queue.free -= count
+    queue.claimed += count
+    queue.expect(until)
+    rows = connection.execute(_SQL["message_of_claim"], (n,))
+    return Claim(
+        id=id_,
+        ttl=lease.ttl,
+        renewed=now,
+        expires=until,
+        messages=[queue.message(row) for row in rows],
+    )
+
+
+def _find_claim(
+    connection: sqlite3.Connection, queue: _Queue, claim_id: str
+) -> tuple[int, int, int, int] | None:
+    """Return (n, ttl, renewed, expires) of a live claim of a queue that is up to date."""
+    row: tuple[int, int, int, int] | None = connection.execute(
+        _SQL["claim_find"], (claim_id, queue.pile)
+    ).fetchone()
+    return row
+
+
+def _free(connection: sqlite3.Connection, queue: _Queue, claims: Sequence[int]) -> int:
+    """End claims; return how many messages they held."""
+    numbers = json.dumps(claims)
+    count = connection.execute(_SQL["message_release"], (numbers,)).rowcount
+    connection.execute(_SQL["claim_delete"], (numbers,))
+    queue.claimed -= count
+    queue.free += count
+    return count
+
+
+def _settle(connection: sqlite3.Connection, queue: _Queue, now: int, limit: int) -> int:
+    """Let take place what fell due, about `limit` rows of it; return how many rows that was.
+
+    `next_due` is moved on only when nothing overdue is left.
+    """
+    expired = connection.execute(_SQL["message_expired"], (queue.pile, now, limit)).fetchall()
+    _remove(connection, queue, expired)
+    over = [row[0] for row in connection.execute(_SQL["claim_expired"], (queue.pile, now, limit))]
+    freed = _free(connection, queue, over) if over else 0
+    matured = connection.execute(_SQL["message_mature"], (queue.pile, now)).rowcount
+    (due,) = connection.execute(_SQL["next_due"], {"pile": queue.pile}).fetchone()
+    queue.next_due = _NEVER if due is None else due
+    return len(expired) + len(over) + freed + matured
+
+
+def _settle_due(connection: sqlite3.Connection, now: int, limit: int) -> int:
+    """Settle queues that are overdue, about `limit` rows of them; return how many rows that was."""
+    done = 0
+    while done < limit:
+        numbers = connection.execute(_SQL["queues_due"], (now, limit - done)).fetchall()
+        if not numbers:
+            break
+        for (n,) in numbers:
+            queue = _Queue(*connection.execute(_SQL["queue_load_by_number"], (n,)).fetchone())
+            done += 1 + _settle(connection, queue, now, max(1, limit - done))
+            queue.save(connection)
+            if done >= limit:
+                break
+    return done
+
+
+def _clear_abandoned(connection: sqlite3.Connection, limit: int) -> int:
+    """Delete what purged and dropped queues left, up to `limit` rows; return how many."""
+    done = 0
+    while done < limit and (found := connection.execute(_SQL["pile_abandoned"]).fetchone()):
+        (pile,) = found
+        rows = connection.execute(_SQL["message_any"], (pile, limit - done)).fetchall()
+        connection.execute(_SQL["payload_delete"], (json.dumps([row[2] for row in rows]),))
+        connection.execute(_SQL["message_delete"], (pile, json.dumps([row[0] for row in rows])))
+        claims = [row[0] for row in connection.execute(_SQL["claim_any"], (pile, limit - done))]
+        connection.execute(_SQL["claim_delete"], (json.dumps(claims),))
+        if not rows and not claims:
+            connection.execute(_SQL["pile_delete"], (pile,))
+            done += 1
+        done += len(rows) + len(claims)
+    return done
+
+
+class SqliteRecords:
+    """The control plane; see `queues.ports.RecordStore`."""
+
+    def __init__(self, file: SqliteFile) -> None:
+        self._file = file
+
+    def insert(self, record: Record) -> bool:
+        """Store a record unless its name is taken; see the port."""
+        values = (record.kind, record.scope, record.name, record.v, msgspec.json.encode(record.data))
+        return self._file.write(lambda c: c.execute(_SQL["record_insert"], values).rowcount == 1)
+
+    def fetch(self, kind: str, scope: str, name: str) -> Record | None:
+        """Return a record; see the port."""
+        with self._file.snapshot() as connection:
+            row = connection.execute(_SQL["record_fetch"], (kind, scope, name)).fetchone()
+        return row and _record(kind, scope, name, *row)
+
+    def replace(self, record: Record) -> bool:
+        """Store new data if nobody else has; see the port."""
+        values = (
+            record.v,
+            msgspec.json.encode(record.data),
+            record.kind,
+            record.scope,
+            record.name,
+            record.revision,
+        )
+        return self._file.write(lambda c: c.execute(_SQL["record_replace"], values).rowcount == 1)
+
+    def remove(self, kind: str, scope: str, name: str) -> bool:
+        """Remove a record; see the port."""
+        return self._file.write(lambda c: c.execute(_SQL["record_remove"], (kind, scope, name)).rowcount == 1)
+
+    def scan(self, kind: str, scope: str, *, after: str = "", limit: int) -> Sequence[Record]:
+        """Return a page of records by name; see the port."""
+        with self._file.snapshot() as connection:
+            rows = connection.execute(_SQL["record_scan"], (kind, scope, after, limit)).fetchall()
+        return [_record(kind, scope, *row) for row in rows]
+
+    def count(self, kind: str, scope: str) -> int:
+        """Count records; see the port."""
+        with self._file.snapshot() as connection:
+            (count,) = connection.execute(_SQL["record_count"], (kind, scope)).fetchone()
+        return int(count)
+
+
+def _record(kind: str, scope: str, name: str, v: int, revision: int, data: bytes) -> Record:
+    return Record(kind=kind, scope=scope, name=name, v=v, revision=revision, data=msgspec.json.decode(data))

@@ -1,0 +1,258 @@
+"""One SQLite file: connections, transactions, versions of its tables.
+
+Writers of one process share transactions (group commit): a thread that has
+something to write queues it and then waits for its turn; whoever has the turn
+commits everything that has queued up by then, with one sync of the disk for all.
+So threads of a process never compete for the file's lock, and only processes do.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from queues.errors import HermodError, StoreDamaged, StoreUnavailable, StoreUnsupported
+
+T = TypeVar("T")
+
+#: What marks a file as ours: "Herm" in ASCII.
+APPLICATION_ID = 0x4865726D
+
+#: So many waiting writers at most share one transaction.
+GROUP = 64
+
+_DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+
+
+@contextmanager
+def vendor_errors() -> Iterator[None]:
+    """Turn what sqlite3 raises about the file into errors of the domain; the rest is a defect."""
+    try:
+        yield
+    except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
+        raise
+    except sqlite3.DatabaseError as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGE:
+            raise StoreDamaged(f"The SQLite file is damaged: {error}.") from error
+        raise StoreUnavailable(f"SQLite: {error}.") from error
+
+
+class _Job(Generic[T]):
+    """One writer's step and what became of it."""
+
+    def __init__(self, step: Callable[[sqlite3.Connection], T]) -> None:
+        self.step = step
+        self.done = False
+        self.error: BaseException | None = None
+        self.value: T | None = None
+
+    def outcome(self) -> T:
+        if self.error is not None:
+            raise self.error
+        return self.value  # type: ignore[return-value]  # set whenever there is no error
+
+
+class SqliteFile:
+    """An opened file, shared by all threads of a process.
+
+    `timeout` (seconds) bounds each wait: for the turn within the process, and
+    for the file's lock.
+    """
+
+    def __init__(self, path: Path, *, timeout: float) -> None:
+        self.path = path
+        self._timeout = timeout
+        self._turn = threading.Lock()  # held while committing
+        self._mutex = threading.Lock()  # guards the lists below
+        self._jobs: list[_Job[Any]] = []
+        self._idle_readers: list[sqlite3.Connection] = []
+        with vendor_errors():
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise StoreUnavailable(f"Cannot make the folder {path.parent}: {error.strerror}.") from error
+            self._writer = self._connect()
+            try:
+                self._prepare()
+            except BaseException:
+                self._writer.close()
+                raise
+
+    def close(self) -> None:
+        """Close every connection; nothing may be under way."""
+        with self._mutex:
+            readers, self._idle_readers = self._idle_readers, []
+        for connection in (*readers, self._writer):
+            connection.close()
+
+    @contextmanager
+    def snapshot(self) -> Iterator[sqlite3.Connection]:
+        """Lend a connection for reading, all reads at one point in time."""
+        with self._mutex:
+            connection = self._idle_readers.pop() if self._idle_readers else None
+        with vendor_errors():
+            if connection is None:
+                connection = self._connect()
+                connection.execute("PRAGMA query_only = ON")
+            try:
+                connection.execute("BEGIN")
+                try:
+                    yield connection
+                finally:
+                    connection.execute("COMMIT")
+            finally:
+                self._take_back(connection)
+
+    def _take_back(self, connection: sqlite3.Connection) -> None:
+        if connection.in_transaction:  # its COMMIT failed
+            connection.close()
+            return
+        with self._mutex:
+            self._idle_readers.append(connection)
+
+    def write(self, step: Callable[[sqlite3.Connection], T]) -> T:
+        """Run a step inside a write transaction and return its value once it is durable.
+
+        A HermodError of the step undoes the step and is raised here.
+        """
+        job = _Job(step)
+        with self._mutex:
+            self._jobs.append(job)
+        if not self._turn.acquire(timeout=self._timeout):
+            self._withdraw(job)
+            raise StoreUnavailable("SQLite: other writers of this process take too long.")
+        try:
+            while not job.done:
+                self._commit_group()
+        finally:
+            self._turn.release()
+        return job.outcome()
+
+    def _withdraw(self, job: _Job[Any]) -> None:
+        with self._mutex:
+            if job in self._jobs:
+                self._jobs.remove(job)
+
+    def _commit_group(self) -> None:
+        with self._mutex:
+            group, self._jobs = self._jobs[:GROUP], self._jobs[GROUP:]
+        try:
+            with vendor_errors():
+                self._transact(group)
+        except BaseException as error:  # each writer raises it for itself
+            if self._writer.in_transaction:
+                self._writer.rollback()
+            for job in group:
+                job.error = job.error or error
+        for job in group:
+            job.done = True
+
+    def _transact(self, group: Sequence[_Job[Any]]) -> None:
+        execute = self._writer.execute
+        execute("BEGIN IMMEDIATE")
+        for job in group:
+            execute("SAVEPOINT job")
+            try:
+                job.value = job.step(self._writer)
+            except HermodError as error:
+                job.error = error
+                execute("ROLLBACK TO job")
+            execute("RELEASE job")
+        execute("COMMIT")
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self.path,
+            timeout=self._timeout,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=256,
+        )
+        connection.execute("PRAGMA synchronous = FULL")
+        return connection
+
+    def _prepare(self) -> None:
+        mark = self._pragma("application_id")
+        if mark not in (0, APPLICATION_ID) or (mark == 0 and self._pragma("schema_version")):
+            raise StoreUnsupported(f"{self.path} is a SQLite file of some other program.")
+        self._use_wal()
+        upgrade(self._writer)
+
+    def _use_wal(self) -> None:
+        # Changing the mode does not wait for a lock as everything else does.
+        deadline = time.monotonic() + self._timeout
+        while True:
+            try:
+                mode = self._pragma("journal_mode = WAL")
+            except sqlite3.OperationalError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+            else:
+                if mode != "wal":
+                    raise StoreUnsupported(
+                        f"{self.path} cannot use a write-ahead log; is it on a network disk?"
+                    )
+                return
+
+    def _pragma(self, text: str) -> Any:  # noqa: ANN401 - SQLite decides
+        return self._writer.execute(f"PRAGMA {text}").fetchone()[0]
+
+
+def versions() -> list[str]:
+    """Return the scripts that make the tables, version 1 first."""
+    folder = files("storage").joinpath("sql", "sqlite")
+    scripts = sorted(entry.name for entry in folder.iterdir() if entry.name[:4].isdigit())
+    return [folder.joinpath(name).read_text(encoding="utf-8") for name in scripts]
+
+
+def upgrade(connection: sqlite3.Connection, scripts: Sequence[str] | None = None) -> None:
+    """Bring a file up to the newest version, in one transaction.
+
+    A file that is newer than this release is used as it is, unless it says that
+    it needs newer readers: then StoreUnsupported, and nothing is changed.
+    """
+    scripts = versions() if scripts is None else scripts
+    if _version(connection) == len(scripts):
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        found = _version(connection)  # another process may just have done it
+        if found > len(scripts):
+            oldest: int = connection.execute("SELECT oldest_reader FROM format").fetchone()[0]
+            if oldest > len(scripts):
+                raise StoreUnsupported(
+                    f"The SQLite file has version {found} and needs a release that knows version {oldest};"
+                    f" this one knows {len(scripts)}."
+                )
+        for number, script in enumerate(scripts[found:], start=found + 1):
+            for statement in _statements(script):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {number}")
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    return version
+
+
+def _statements(script: str) -> Iterator[str]:
+    # executescript would end the transaction that the upgrade runs in.
+    pending = ""
+    for line in script.splitlines(keepends=True):
+        pending += line
+        if sqlite3.complete_statement(pending):
+            yield pending
+            pending = ""
