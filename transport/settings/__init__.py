@@ -1,0 +1,42 @@
+"""Settings: the only reader of the configuration file and of the environment.
+
+`model` says what can be set and `checks` what a value must be, `reading` finds
+the values, `listing` shows them. `Settings()` is every default and reads nothing.
+"""
+
+from transport.settings.checks import hide_password
+from transport.settings.model import (
+    ApiSettings,
+    CacheSettings,
+    CorsSettings,
+    EncryptionSettings,
+    IdempotencySettings,
+    JanitorSettings,
+    LogSettings,
+    Settings,
+    SettingsError,
+    SignedUrlSettings,
+    StorageSettings,
+    WireSettings,
+    check_exposure,
+)
+from transport.settings.reading import Loaded, load
+
+__all__ = [
+    "ApiSettings",
+    "CacheSettings",
+    "CorsSettings",
+    "EncryptionSettings",
+    "IdempotencySettings",
+    "JanitorSettings",
+    "Loaded",
+    "LogSettings",
+    "Settings",
+    "SettingsError",
+    "SignedUrlSettings",
+    "StorageSettings",
+    "WireSettings",
+    "check_exposure",
+    "hide_password",
+    "load",
+]

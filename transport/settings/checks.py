@@ -1,0 +1,132 @@
+"""What a value must be; a message completes the sentence that begins with the setting's name."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import difflib
+import re
+from collections.abc import Iterable
+from dataclasses import fields
+from typing import TYPE_CHECKING
+
+from queues.limits import MIN_TTL, Limits
+from queues.models import Role
+
+if TYPE_CHECKING:
+    from pydantic import SecretStr
+
+MAX_SECONDS = 2**31 - 1  # some 68 years; also the bound of sizes
+_MAX_PORT = 65535
+_AES_KEY = 32  # bytes
+
+_BIND = re.compile(r"(?:\[[0-9a-fA-F:.]+\]|[^\[\]:/\s]+):([0-9]{1,5})").fullmatch
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:").match
+_ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/\s]+").fullmatch
+_KEY_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}").fullmatch
+
+
+def hide_password(uri: str) -> str:
+    """Return the URI with a password in front of its host replaced by asterisks.
+
+    A password that nobody percent-encoded can contain anything, so everything
+    up to the last at sign goes: rather too much than too little.
+    """
+    return re.sub(r"(://[^:@/]*:).*@", r"\1***@", uri, flags=re.DOTALL)
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return the known word that looks most like this one."""
+    return difflib.get_close_matches(word, list(known), n=1, cutoff=0.0)[0]
+
+
+def bind(value: str) -> str:
+    """Check an address to listen on."""
+    found = _BIND(value)
+    if not found or int(found[1]) > _MAX_PORT:
+        raise ValueError("should be HOST:PORT or [IPv6]:PORT, such as 127.0.0.1:8888")
+    return value
+
+
+def store(value: str) -> str:
+    """Check that a store is named by a URI; its driver checks the rest."""
+    if not _SCHEME(value):
+        raise ValueError("should be a URI, such as sqlite:///hermod-data/hermod.db or memory:")
+    return value
+
+
+def origin(value: str) -> str:
+    """Check an origin in the sense of CORS."""
+    if not _ORIGIN(value):
+        raise ValueError("should be * or an origin such as https://console.example.org, without a path")
+    return value
+
+
+def lower(value: object) -> object:
+    """Let a word be written in capitals too."""
+    return value.lower() if isinstance(value, str) else value
+
+
+def role(value: object) -> object:
+    """Turn the name of a role into the role."""
+    if isinstance(value, Role):
+        return value
+    if isinstance(value, str) and value.upper() in Role.__members__:
+        return Role[value.upper()]
+    raise ValueError("should be reader, member or admin")
+
+
+def rules(value: dict[str, Role]) -> dict[str, Role]:
+    """Check the names of access rules."""
+    if not value:
+        return value
+    # Not at import: the table belongs to dispatch, and most commands never need it.
+    from transport.access import RULES  # noqa: PLC0415
+
+    for name in value:
+        if name not in RULES:
+            raise ValueError(f"has no rule {name!r}; the nearest known one is {nearest(name, RULES)!r}")
+    return value
+
+
+def signing_key(key: SecretStr) -> SecretStr:
+    """Refuse an empty key, which everybody knows."""
+    if not key.get_secret_value():
+        raise ValueError("should not be empty")
+    return key
+
+
+def split_key(key: SecretStr) -> tuple[str, bytes]:
+    """Return the id and the bytes of an encryption key; ValueError without a trace of it."""
+    key_id, _, encoded = key.get_secret_value().partition(":")
+    try:
+        decoded = base64.b64decode(encoded, validate=True)
+    except binascii.Error:
+        decoded = b""
+    if not _KEY_ID(key_id) or len(decoded) != _AES_KEY:
+        raise ValueError(
+            f"should be id:base64 of {_AES_KEY} bytes, where the id is made of A-Z, a-z, 0-9, _, - and full stop"
+        )
+    return key_id, decoded
+
+
+def encryption_key(key: SecretStr) -> SecretStr:
+    """Check the form of an encryption key."""
+    split_key(key)
+    return key
+
+
+def limits(value: Limits) -> Limits:
+    """Refuse bounds that no request could keep, and defaults beyond their bounds."""
+    for name in ("message_ttl", "message_delay", "claim_ttl", "claim_grace", "subscription_ttl"):
+        low = 0 if name == "message_delay" else MIN_TTL
+        high = getattr(value, f"max_{name}", MAX_SECONDS)
+        if not low <= getattr(value, f"default_{name}") <= high <= MAX_SECONDS:
+            raise ValueError(
+                f"default_{name} should be from {low} to max_{name}, which should be at most {MAX_SECONDS}"
+            )
+    for field in fields(value):
+        is_size = field.name.startswith("max_") and not hasattr(value, f"default_{field.name[4:]}")
+        if is_size and not 1 <= getattr(value, field.name) <= MAX_SECONDS:
+            raise ValueError(f"{field.name} should be from 1 to {MAX_SECONDS}")
+    return value

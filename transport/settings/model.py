@@ -1,0 +1,328 @@
+"""What can be set: names, types, defaults, bounds, and what each setting is for.
+
+The descriptions are the reference: `hermod config --toml` and
+docs/reference/settings.md are made of them.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
+
+from queues.errors import HermodError
+from queues.limits import Limits
+from queues.models import Role
+from transport.settings import checks
+
+Bind: TypeAlias = Annotated[str, AfterValidator(checks.bind)]
+Seconds: TypeAlias = Annotated[int, Field(ge=1, le=checks.MAX_SECONDS)]
+Interval: TypeAlias = Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)]
+Origin: TypeAlias = Annotated[str, AfterValidator(checks.origin)]
+EncryptionKey: TypeAlias = Annotated[SecretStr, AfterValidator(checks.encryption_key)]
+AccessRules: TypeAlias = dict[str, Annotated[Role, BeforeValidator(checks.role)]]
+
+
+class SettingsError(HermodError):
+    """The settings are wrong."""
+
+    code = "settings"
+
+
+class Section(BaseModel):
+    """Frozen; a mistyped name is an error; values stay out of error texts, for some are secret."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class ApiSettings(Section):
+    """The REST service."""
+
+    bind: Bind = Field(
+        default="127.0.0.1:8888",
+        description="Address to listen on: HOST:PORT or [IPv6]:PORT.",
+    )
+    workers: int = Field(
+        default=2,
+        ge=1,
+        le=512,
+        description="Worker processes. With the memory: store there is one, which is then the default too.",
+    )
+    threads: int = Field(
+        default=8,
+        ge=1,
+        le=512,
+        description="Threads per worker process: how many requests one worker handles at a time.",
+    )
+    graceful_timeout: Seconds = Field(
+        default=30,
+        description="Seconds that requests in flight have to finish when the service is told to stop.",
+    )
+    keepalive: int = Field(
+        default=75,
+        ge=0,
+        le=checks.MAX_SECONDS,
+        description="Seconds that an idle connection is kept open for the next request; 0 closes it at once.",
+    )
+
+    def address(self) -> tuple[str, int]:
+        """Return host (an IPv6 address without brackets) and port."""
+        host, _, port = self.bind.rpartition(":")
+        return host.strip("[]"), int(port)
+
+
+class WireSettings(Section):
+    """Variants of the protocol."""
+
+    enable_checksum: bool = Field(
+        default=False,
+        description="Whether message listings show a checksum of each body.",
+    )
+    message_delete_with_claim_id: bool = Field(
+        default=False,
+        description="Whether deleting messages by a list of ids must name the claims that hold them.",
+    )
+    client_id_uuid_safe: Literal["strict", "off"] = Field(
+        default="strict",
+        description="What a Client-ID may be: strict demands a UUID, off any text of a permitted length.",
+    )
+    min_length_client_id: int = Field(
+        default=10,
+        ge=1,
+        le=255,
+        description="Fewest characters of a Client-ID when client_id_uuid_safe is off.",
+    )
+    max_length_client_id: int = Field(
+        default=36,
+        ge=1,
+        le=255,
+        description="Most characters of a Client-ID when client_id_uuid_safe is off.",
+    )
+
+    @model_validator(mode="after")
+    def _lengths_fit(self) -> WireSettings:
+        if self.min_length_client_id > self.max_length_client_id:
+            raise ValueError("min_length_client_id should be at most max_length_client_id")
+        return self
+
+
+class SignedUrlSettings(Section):
+    """Pre-signed URLs."""
+
+    secret_keys: tuple[Annotated[SecretStr, AfterValidator(checks.signing_key)], ...] = Field(
+        default=(),
+        description="Secret keys: the first one signs, all verify. To rotate, put a new one first and drop the"
+        " old one when its last URL has expired. Without a key no URL can be signed.",
+    )
+
+    def signing_keys(self) -> list[bytes]:
+        """Return the keys as bytes; the first one signs."""
+        return [key.get_secret_value().encode() for key in self.secret_keys]
+
+
+class EncryptionSettings(Section):
+    """Encryption at rest, for queues that ask for it."""
+
+    keys: tuple[EncryptionKey, ...] = Field(
+        default=(),
+        description="Keys as id:base64 of 32 bytes. The first one encrypts, all decrypt: to rotate, put a new"
+        " one first and keep the old one until nothing encrypted with it is left. An id never gets another key.",
+    )
+
+    @field_validator("keys")
+    @classmethod
+    def _ids_differ(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        ids = [checks.split_key(key)[0] for key in keys]
+        if len(set(ids)) < len(ids):
+            raise ValueError("two keys have the same id")
+        return keys
+
+    def ring(self) -> dict[str, bytes]:
+        """Return the keys, 32 bytes each, by id; the first one encrypts."""
+        return dict(map(checks.split_key, self.keys))
+
+
+class IdempotencySettings(Section):
+    """Safe repetition of posts."""
+
+    window: Seconds = Field(
+        default=600,
+        description="Seconds during which a post repeated with the same Idempotency-Key is recognised.",
+    )
+
+
+class CacheSettings(Section):
+    """What processes remember between requests."""
+
+    queue_age: float = Field(
+        default=1.0,
+        ge=0,
+        le=60,
+        allow_inf_nan=False,
+        description="Seconds that another process may go on using a queue's old metadata; 0 reads them every time.",
+    )
+
+
+class StorageSettings(Section):
+    """Access to the stores."""
+
+    timeout: Interval = Field(
+        default=5.0,
+        description="Seconds that any wait for a store lasts at most; after that the answer is 503.",
+    )
+
+
+class JanitorSettings(Section):
+    """The process that reclaims what has expired. Nothing but disk space depends on it."""
+
+    interval: Interval = Field(default=1.0, description="Seconds between two rounds.")
+    batch: int = Field(
+        default=1000,
+        ge=1,
+        le=100_000,
+        description="Rows reclaimed in one step; requests get their turn between steps.",
+    )
+
+
+class LogSettings(Section):
+    """The log, on standard error."""
+
+    level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(checks.lower)] = Field(
+        default="info",
+        description="The least grave entries that are written: debug, info (one per request), warning or error.",
+    )
+    format: Annotated[Literal["auto", "human", "json"], BeforeValidator(checks.lower)] = Field(
+        default="auto",
+        description="human is for reading, json is one JSON object per line, auto is human on a terminal"
+        " and json elsewhere.",
+    )
+
+
+class CorsSettings(Section):
+    """Use from web pages of other origins."""
+
+    allowed_origins: tuple[Origin, ...] = Field(
+        default=(),
+        description="Origins whose pages may call the service, such as https://console.example.org, or * for all."
+        " Without any, the service sends no CORS headers.",
+    )
+
+
+class Settings(Section):
+    """Everything that can be set."""
+
+    store: Annotated[str, AfterValidator(checks.store)] = Field(
+        default="sqlite:///hermod-data/hermod.db",
+        repr=False,
+        description="URI of the store that keeps queues, messages and tokens. sqlite:/// is followed by a path,"
+        " which is relative to the working directory unless it begins with a fourth slash. memory: forgets"
+        " everything when the process ends.",
+    )
+    auth_strategy: Literal["none", "token"] = Field(
+        default="none",
+        description="How callers prove who they are: none believes the X-Project-ID header, token demands a token"
+        " made by `hermod token create`.",
+    )
+    admin: bool = Field(
+        default=False,
+        description="Whether the operator's routes, such as /v2/health, are served.",
+    )
+    allow_unauthenticated: bool = Field(
+        default=False,
+        description="Whether auth_strategy none is accepted on an address that other machines can reach."
+        " Only safe where something in front of the service checks who is calling.",
+    )
+    api: ApiSettings = ApiSettings()
+    limits: Annotated[Limits, AfterValidator(checks.limits)] = Limits()
+    wire: WireSettings = WireSettings()
+    signed_url: SignedUrlSettings = SignedUrlSettings()
+    encryption: EncryptionSettings = EncryptionSettings()
+    idempotency: IdempotencySettings = IdempotencySettings()
+    cache: CacheSettings = CacheSettings()
+    storage: StorageSettings = StorageSettings()
+    janitor: JanitorSettings = JanitorSettings()
+    log: LogSettings = LogSettings()
+    cors: CorsSettings = CorsSettings()
+    access: Annotated[AccessRules, AfterValidator(checks.rules)] = Field(
+        default={},
+        description="Roles by access rule, where they differ from the defaults: reader, member or admin is the"
+        ' least role that may do it, such as "queues:create" = "admin".',
+    )
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the store lives, and dies, with one process."""
+        return self.store.startswith("memory:")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_worker_in_memory(cls, data: object) -> object:
+        """Lower the default number of workers; one that was asked for stays, to be refused below."""
+        if isinstance(data, dict) and str(data.get("store", "")).startswith("memory:"):
+            api = data.get("api", {})
+            if isinstance(api, dict):
+                return {**data, "api": {"workers": 1, **api}}
+        return data
+
+    @model_validator(mode="after")
+    def _memory_is_not_shared(self) -> Settings:
+        if self.in_memory and self.api.workers > 1:
+            raise ValueError(
+                "api.workers should be 1 with the memory: store, for each process would have a store of its own"
+            )
+        return self
+
+
+#: What each of the limits means; their defaults stand in `queues.limits.Limits`.
+LIMITS = {
+    "default_message_ttl": "Seconds a message lives when neither its post nor its queue says.",
+    "default_message_delay": "Seconds until a message can be claimed when neither its post nor its queue says.",
+    "default_claim_ttl": "Seconds a claim lasts when the request does not say.",
+    "default_claim_grace": "Seconds that messages outlive their claim at least, when the request does not say.",
+    "default_subscription_ttl": "Seconds a subscription lasts when the request does not say.",
+    "max_queues_per_page": "Most queues on one page of a listing.",
+    "max_messages_per_page": "Most messages on one page of a listing; also most ids in one request.",
+    "max_subscriptions_per_page": "Most subscriptions on one page of a listing.",
+    "max_messages_per_claim_or_pop": "Most messages in one claim, or removed by one pop.",
+    "max_pools_per_page": "Most pools on one page of a listing.",
+    "max_flavors_per_page": "Most flavors on one page of a listing.",
+    "max_queue_metadata": "Most bytes of a queue's metadata.",
+    "max_messages_post_size": "Most bytes of the body of one post of messages; a queue can set less.",
+    "max_message_ttl": "Most seconds a message may be told to live.",
+    "max_message_delay": "Most seconds a message may be delayed.",
+    "max_claim_ttl": "Most seconds a claim may last.",
+    "max_claim_grace": "Most seconds of grace a claim may ask for.",
+}
+
+
+def check_exposure(settings: Settings, key: str = "api.bind") -> None:
+    """Refuse to serve without authentication where other machines could reach it.
+
+    `key` is the setting that holds the address. Raises SettingsError.
+    """
+    if settings.auth_strategy != "none" or settings.allow_unauthenticated:
+        return
+    section = getattr(settings, key.partition(".")[0])
+    if not _is_loopback(section.address()[0]):
+        raise SettingsError(
+            f"{key} {section.bind} can be reached from other machines, and auth_strategy none lets everybody in."
+            ' Set auth_strategy = "token", or bind to 127.0.0.1, or set allow_unauthenticated = true'
+            " if something in front of the service checks who is calling."
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
