@@ -32,6 +32,12 @@ class InvalidName(Invalid):
     code = "invalid-name"
 
 
+class InvalidChange(Invalid):
+    """The change of the metadata is malformed, or its result breaks a rule."""
+
+    code = "invalid-change"
+
+
 class NotFound(HermodError):
     """There is no such thing."""
 

@@ -1,0 +1,96 @@
+"""Claims: leases of messages to one worker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from queues.limits import DEFAULT_PAGE, MIN_TTL, Limits, check_range
+from queues.models import Address, Claim, Lease
+from queues.ports import Router
+from queues.sealing import KeyRing
+from queues.service.queues import QueueService
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SeenClaim:
+    """A claim, and the time (ms) at which it was seen."""
+
+    claim: Claim
+    now: int
+
+
+class ClaimService:
+    """Creates, reads, renews and releases claims."""
+
+    def __init__(self, queues: QueueService, router: Router, limits: Limits, keys: KeyRing) -> None:
+        self._queues = queues
+        self._router = router
+        self._limits = limits
+        self._keys = keys
+
+    def create(
+        self,
+        address: Address,
+        *,
+        limit: int | None = None,
+        ttl: int | None = None,
+        grace: int | None = None,
+    ) -> SeenClaim | None:
+        """Lease the first messages that are free; None where there is none.
+
+        `ttl` and `grace` are seconds; None means the default. Messages that were
+        claimed too often go to the queue's dead-letter queue instead, which is
+        declared if it is new.
+
+        Raises Invalid for a value out of range.
+        """
+        maximum = self._limits.max_messages_per_claim_or_pop
+        limit = min(DEFAULT_PAGE, maximum) if limit is None else limit
+        check_range("limit", limit, 1, maximum)
+        dead_letter = self._queues.known(address).policy.dead_letter
+        lease = replace(self._lease(ttl, grace), limit=limit, dead_letter=dead_letter)
+        store = self._router.store(address)
+        now = store.clock()
+        claimed = store.claim(address, lease, now=now)
+        if claimed.dead_lettered and dead_letter is not None:
+            self._queues.ensure(dead_letter.address)
+        if claimed.claim is None:
+            return None
+        return self._seen(address, claimed.claim, now)
+
+    def read(self, address: Address, claim_id: str) -> SeenClaim:
+        """Return a live claim with what is left of its messages.
+
+        Raises ClaimNotFound.
+        """
+        store = self._router.store(address)
+        now = store.clock()
+        return self._seen(address, store.read_claim(address, claim_id, now=now), now)
+
+    def renew(
+        self, address: Address, claim_id: str, *, ttl: int | None = None, grace: int | None = None
+    ) -> None:
+        """Let a live claim begin anew; None means the default.
+
+        Raises Invalid for a value out of range, ClaimNotFound.
+        """
+        lease = self._lease(ttl, grace)
+        store = self._router.store(address)
+        store.renew(address, claim_id, lease, now=store.clock())
+
+    def release(self, address: Address, claim_id: str) -> None:
+        """End a claim, if it lives; its messages are free at once."""
+        store = self._router.store(address)
+        store.release(address, claim_id, now=store.clock())
+
+    def _lease(self, ttl: int | None, grace: int | None) -> Lease:
+        limits = self._limits
+        ttl = limits.default_claim_ttl if ttl is None else ttl
+        grace = limits.default_claim_grace if grace is None else grace
+        check_range("ttl of a claim", ttl, MIN_TTL, limits.max_claim_ttl)
+        check_range("grace of a claim", grace, MIN_TTL, limits.max_claim_grace)
+        return Lease(ttl=ttl, grace=grace)
+
+    def _seen(self, address: Address, claim: Claim, now: int) -> SeenClaim:
+        messages = self._keys.reveal(address.project, claim.messages)
+        return SeenClaim(claim=replace(claim, messages=messages), now=now)

@@ -1,0 +1,174 @@
+"""Messages: post, read, delete, pop."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+
+from queues.errors import Invalid, QueueNotFound
+from queues.limits import DEFAULT_PAGE, MIN_TTL, Limits, check_idempotency_key, check_range
+from queues.metadata import QueuePolicy
+from queues.models import Address, Caller, Message, NewMessage, Once, Posted, Selection
+from queues.ports import Router
+from queues.sealing import KeyRing
+from queues.service.queues import QueueService
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Draft:
+    """A message as a client asks for it."""
+
+    body: bytes  # JSON text
+    ttl: int | None = None  # seconds; None for the queue's default
+    delay: int | None = None  # seconds; None for the queue's default
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Page:
+    """Messages, and the time (ms) at which they were seen."""
+
+    messages: Sequence[Message]
+    now: int
+
+
+class MessageService:
+    """Posts, reads and deletes messages of one project at a time.
+
+    `window` (seconds) is how long an idempotency key is remembered.
+    """
+
+    def __init__(
+        self, queues: QueueService, router: Router, limits: Limits, keys: KeyRing, *, window: int
+    ) -> None:
+        self._queues = queues
+        self._router = router
+        self._limits = limits
+        self._keys = keys
+        self._window = window
+
+    def max_post_size(self, address: Address) -> int:
+        """Return how many bytes a post to this queue may have."""
+        return self._queues.known(address).policy.max_post_size
+
+    def post(
+        self, caller: Caller, address: Address, drafts: Sequence[Draft], *, key: str | None = None
+    ) -> Posted:
+        """Store messages in order, all or none, and declare the queue if it is new.
+
+        With an idempotency `key` a repeat within the window stores nothing and
+        answers the same ids.
+
+        Raises Invalid for no messages, or a ttl, delay or key out of bounds;
+        KeyReused; Unsealable if the queue wants encryption and there is no key.
+        """
+        if not drafts:
+            raise Invalid("There must be at least one message.")
+        known = self._queues.known(address)
+        messages = [self._accept(caller, draft, known.policy) for draft in drafts]
+        once = None if key is None else self._once(key, drafts)
+        store = self._router.store(address)
+        now = store.clock()
+        if known.exists:
+            try:
+                return store.post(address, messages, now=now, once=once)
+            except QueueNotFound:
+                pass  # nothing was posted since it was declared, or it was deleted a moment ago
+        self._queues.ensure(address)
+        posted = store.post(address, messages, now=now, once=once, create=True)
+        self._queues.ensure(address)  # somebody may have deleted it in between
+        return posted
+
+    def list(
+        self,
+        caller: Caller,
+        address: Address,
+        *,
+        marker: str | None = None,
+        limit: int | None = None,
+        echo: bool = False,
+        include_claimed: bool = False,
+        include_delayed: bool = False,
+    ) -> Page:
+        """Return a page of messages, oldest first.
+
+        On a queue without a default delay the delayed ones are shown in any case.
+
+        Raises Invalid for a limit out of range.
+        """
+        maximum = self._limits.max_messages_per_page
+        limit = min(DEFAULT_PAGE, maximum) if limit is None else limit
+        check_range("limit", limit, 1, maximum)
+        selection = Selection(
+            marker=marker,
+            limit=limit,
+            hide_client=None if echo else caller.client_id,
+            include_claimed=include_claimed,
+            include_delayed=include_delayed or not self._queues.known(address).policy.message_delay,
+        )
+        store = self._router.store(address)
+        now = store.clock()
+        return self._page(address, store.list(address, selection, now=now), now)
+
+    def get(self, address: Address, ids: Collection[str]) -> Page:
+        """Return those of the messages that exist, in queue order.
+
+        Raises Invalid for too many ids.
+        """
+        self._check_ids(ids)
+        store = self._router.store(address)
+        now = store.clock()
+        return self._page(address, store.get(address, ids, now=now), now)
+
+    def delete(self, address: Address, message_id: str, *, claim_id: str | None = None) -> None:
+        """Delete one message, if it exists.
+
+        Raises MessageClaimed, ClaimNotHeld.
+        """
+        store = self._router.store(address)
+        store.delete(address, message_id, now=store.clock(), claim_id=claim_id)
+
+    def delete_many(
+        self, address: Address, ids: Collection[str], *, claim_ids: Collection[str] | None = None
+    ) -> None:
+        """Delete the messages that exist; `claim_ids`, if given, must cover those that are claimed.
+
+        Raises Invalid for too many ids, MessageClaimed.
+        """
+        self._check_ids(ids)
+        store = self._router.store(address)
+        store.delete_many(address, ids, now=store.clock(), claim_ids=claim_ids)
+
+    def pop(self, address: Address, limit: int) -> Page:
+        """Remove and return the first messages that could be claimed.
+
+        Raises Invalid for a limit out of range.
+        """
+        check_range("pop", limit, 1, self._limits.max_messages_per_claim_or_pop)
+        store = self._router.store(address)
+        now = store.clock()
+        return self._page(address, store.pop(address, limit, now=now), now)
+
+    def _accept(self, caller: Caller, draft: Draft, policy: QueuePolicy) -> NewMessage:
+        ttl = policy.message_ttl if draft.ttl is None else draft.ttl
+        delay = policy.message_delay if draft.delay is None else draft.delay
+        check_range("ttl of a message", ttl, MIN_TTL, self._limits.max_message_ttl)
+        check_range("delay of a message", delay, 0, self._limits.max_message_delay)
+        message = NewMessage(body=draft.body, ttl=ttl, delay=delay, client_id=caller.client_id)
+        if policy.encrypted:
+            return replace(message, body=self._keys.seal(caller.project, draft.body), sealed=True)
+        return message
+
+    def _once(self, key: str, drafts: Sequence[Draft]) -> Once:
+        check_idempotency_key(key)
+        digest = hashlib.blake2b(digest_size=16)
+        for draft in drafts:
+            digest.update(f"{draft.ttl},{draft.delay},{len(draft.body)};".encode())
+            digest.update(draft.body)
+        return Once(key=key, fingerprint=digest.digest(), window=self._window)
+
+    def _check_ids(self, ids: Collection[str]) -> None:
+        check_range("number of ids", len(ids), 1, self._limits.max_messages_per_page)
+
+    def _page(self, address: Address, messages: Sequence[Message], now: int) -> Page:
+        return Page(messages=self._keys.reveal(address.project, messages), now=now)

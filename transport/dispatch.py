@@ -1,0 +1,64 @@
+"""Runs operations: access rule, arguments, operation, error table.
+
+Nothing here knows a transport. A transport names the operation and the caller,
+and passes a function that reads the arguments, since nobody's body is parsed
+before it is known that he may call.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import msgspec
+
+from queues.errors import HermodError
+from queues.models import Caller
+from transport.problems import INTERNAL, Problem, problem_of
+from transport.service import Service
+
+A = TypeVar("A", bound=msgspec.Struct)
+R = TypeVar("R")
+
+_log = logging.getLogger("hermod.operations")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operation(Generic[A, R]):
+    """One thing that the service does, whatever the transport."""
+
+    name: str  # as the websocket protocol calls it
+    rule: str | None  # its access rule; None for what anybody may do
+    arguments: type[A]  # its schema
+    run: Callable[[Service, Caller, A], R]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reply(Generic[R]):
+    """What came of it: exactly one of the two, where a value may be None."""
+
+    value: R | None = None
+    problem: Problem | None = None
+
+
+def dispatch(service: Service, operation: Operation[A, R], caller: Caller, read: Callable[[], A]) -> Reply[R]:
+    """Run an operation and turn whatever goes wrong into a problem."""
+    try:
+        if operation.rule is not None:
+            service.access.check(operation.rule, caller)
+        return Reply(value=operation.run(service, caller, read()))
+    except HermodError as error:
+        return Reply(problem=explain(operation.name, error))
+    except Exception:
+        _log.exception("operation %s failed", operation.name)
+        return Reply(problem=INTERNAL)
+
+
+def explain(operation: str, error: HermodError) -> Problem:
+    """Return what a client is told of an error, and log what an operator must know of it."""
+    problem = problem_of(error)
+    if problem.status >= 500:
+        _log.error("operation %s: %s", operation, error, exc_info=error.__cause__)
+    return problem

@@ -1,0 +1,15 @@
+"""The operations, one function each, in one table by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from transport.dispatch import Operation
+from transport.operations import claims, messages, queues, system
+
+OPERATIONS: Mapping[str, Operation[Any, Any]] = {
+    operation.name: operation
+    for module in (queues, messages, claims, system)
+    for operation in module.OPERATIONS
+}

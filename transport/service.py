@@ -1,0 +1,34 @@
+"""The service as the transports see it: everything that an operation may call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from queues.signing import Signer
+
+from queues.ports import Router
+from queues.service.claims import ClaimService
+from queues.service.health import HealthService
+from queues.service.messages import MessageService
+from queues.service.queues import QueueService
+from queues.service.tokens import TokenService
+from transport.access import AccessPolicy
+from transport.settings import Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Service:
+    """One opened service; `transport.wiring.open_service` builds it."""
+
+    settings: Settings
+    access: AccessPolicy
+    router: Router
+    queues: QueueService
+    messages: MessageService
+    claims: ClaimService
+    health: HealthService
+    tokens: TokenService
+    signer: Signer
+    clock: Callable[[], int]  # ms since the epoch, of the control plane's store
+    close: Callable[[], None]  # lets go of the stores

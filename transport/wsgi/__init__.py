@@ -1,0 +1,1 @@
+"""REST over WSGI, with falcon."""

@@ -1,0 +1,256 @@
+"""From the results of operations to responses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import falcon
+import msgspec
+from queues.checksum import checksum
+from queues.signing import SignedUrl
+
+from queues.errors import MessageNotFound
+from queues.models import Json, JsonObject, Landmark, Message, Posted
+from queues.service.claims import SeenClaim
+from queues.service.health import StoreHealth
+from queues.service.messages import Page
+from transport.operations.queues import QueuePage, SeenStats
+from transport.problems import Problem, problem_of
+from transport.wsgi.request import RestRequest
+
+_encode: Callable[[Json], bytes] = msgspec.json.Encoder().encode
+
+
+def document(response: falcon.Response, value: Json, status: int = 200) -> None:
+    """Answer a JSON document."""
+    response.status = status
+    response.data = _encode(value)
+
+
+def problem(response: falcon.Response, found: Problem) -> None:
+    """Answer what went wrong."""
+    body = {"title": found.title}
+    if found.description is not None:
+        body["description"] = found.description
+    document(response, body, found.status)
+    response.set_header("Vary", "Accept")
+    for name, value in found.headers.items():
+        response.set_header(name, value)
+
+
+def no_content(_request: RestRequest, response: falcon.Response, _value: object) -> None:
+    """Answer that it was done."""
+    response.status = 204
+
+
+def found(_request: RestRequest, response: falcon.Response, _value: object) -> None:
+    """Answer that it exists."""
+    response.status = 200
+
+
+def queue_page(request: RestRequest, response: falcon.Response, page: QueuePage) -> None:
+    """Answer a page of queues."""
+    detailed = request.boolean("detailed")
+    complete = request.service.queues.complete
+    queues = []
+    for queue in page.queues:
+        name = queue.address.queue
+        entry: JsonObject = {"name": name, "href": _queue_path(name)}
+        if detailed:
+            entry["metadata"] = complete(queue.metadata)
+        queues.append(entry)
+    marker = page.queues[-1].address.queue if page.queues else None
+    # Whatever the client asked for goes on: every parameter here is a filter or one of the listing's own.
+    kept = {name: value for name, value in request.http.params.items() if value}
+    for name in ("detailed", "with_count"):
+        if name in kept:
+            kept[name] = str(request.boolean(name)).lower()
+    answer: JsonObject = {"queues": queues, "links": _next_page("/v2/queues", kept, marker)}
+    if page.count:
+        answer["count"] = page.count
+    document(response, answer)
+
+
+def queue_created(request: RestRequest, response: falcon.Response, new: bool) -> None:
+    """Answer that a queue was created, or existed."""
+    response.status = 201 if new else 204
+    response.set_header("Location", _queue_path(request.queue_name))
+
+
+def metadata(_request: RestRequest, response: falcon.Response, value: JsonObject) -> None:
+    """Answer a queue's metadata."""
+    document(response, value)
+
+
+def stats(request: RestRequest, response: falcon.Response, seen: SeenStats) -> None:
+    """Answer a queue's statistics."""
+    messages: JsonObject = {
+        "free": seen.stats.free,
+        "claimed": seen.stats.claimed,
+        "total": seen.stats.total,
+    }
+    for name, landmark in (("oldest", seen.stats.oldest), ("newest", seen.stats.newest)):
+        if landmark is not None:
+            messages[name] = _landmark(request.queue_name, landmark, seen.now)
+    document(response, {"messages": messages})
+
+
+def shared(_request: RestRequest, response: falcon.Response, signed: SignedUrl) -> None:
+    """Answer a pre-signed URL."""
+    document(
+        response,
+        {
+            "project": signed.project,
+            "paths": signed.paths,
+            "methods": signed.methods,
+            "expires": signed.expires,
+            "signature": signed.signature,
+        },
+    )
+
+
+def posted(request: RestRequest, response: falcon.Response, value: Posted) -> None:
+    """Answer where the messages are."""
+    base = f"{_queue_path(request.queue_name)}/messages"
+    document(response, {"resources": [f"{base}/{id_}" for id_ in value.ids]}, 201)
+    response.set_header("Location", f"{base}?ids={','.join(value.ids)}")
+
+
+def message_page(request: RestRequest, response: falcon.Response, page: Page) -> None:
+    """Answer a page of messages, with the way to the next one."""
+    kept = {
+        name: str(request.boolean(name)).lower()
+        for name in ("echo", "include_claimed", "include_delayed")
+        if request.text(name)
+    }
+    if limit := request.text("limit"):
+        kept["limit"] = limit
+    marker = page.messages[-1].id if page.messages else None
+    links = _next_page(f"{_queue_path(request.queue_name)}/messages", kept, marker)
+    document(response, {"messages": _messages(request, page.messages, page.now), "links": links})
+
+
+def messages_by_id(request: RestRequest, response: falcon.Response, page: Page) -> None:
+    """Answer the messages that were found, or that there are none."""
+    if not page.messages:
+        problem(response, problem_of(MessageNotFound("None of these messages is in this queue.")))
+        return
+    document(response, {"messages": _messages(request, page.messages, page.now)})
+
+
+def message(request: RestRequest, response: falcon.Response, page: Page) -> None:
+    """Answer one message."""
+    document(response, _messages(request, page.messages, page.now)[0])
+
+
+def deleted_or_popped(request: RestRequest, response: falcon.Response, page: Page | None) -> None:
+    """Answer that messages were deleted, or what was popped."""
+    if page is None:
+        response.status = 204
+        return
+    with_checksum = request.service.settings.wire.enable_checksum
+    popped = []
+    for taken in page.messages:
+        entry = {
+            "id": taken.id,
+            "ttl": taken.ttl,
+            "age": taken.age(page.now),
+            "body": msgspec.Raw(taken.body),
+            "claim_id": None,
+            "claim_count": taken.claim_count,
+        }
+        popped.append(_with_checksum(entry, taken.body) if with_checksum else entry)
+    document(response, {"messages": popped})
+
+
+def claimed(request: RestRequest, response: falcon.Response, seen: SeenClaim | None) -> None:
+    """Answer the messages that were claimed, or that nothing could be."""
+    if seen is None:
+        response.status = 204
+        return
+    document(response, {"messages": _messages(request, seen.claim.messages, seen.now)}, 201)
+    response.set_header("Location", _claim_path(request.queue_name, seen.claim.id))
+
+
+def claim(request: RestRequest, response: falcon.Response, seen: SeenClaim) -> None:
+    """Answer a claim."""
+    document(
+        response,
+        {
+            "age": seen.claim.age(seen.now),
+            "ttl": seen.claim.ttl,
+            "href": _claim_path(request.queue_name, seen.claim.id),
+            "messages": _messages(request, seen.claim.messages, seen.now),
+        },
+    )
+
+
+def health(_request: RestRequest, response: falcon.Response, report: dict[str, StoreHealth]) -> None:
+    """Answer how the store is."""
+    (store,) = report.values()
+    document(
+        response,
+        {
+            "storage_reachable": store.reachable,
+            "operation_status": {
+                name: {"succeeded": trial.succeeded, "seconds": trial.seconds, "ref": trial.ref}
+                for name, trial in store.trials.items()
+            },
+            "message_volume": {
+                "free": store.volume.free,
+                "claimed": store.volume.claimed,
+                "total": store.volume.total,
+            },
+        },
+    )
+
+
+def _queue_path(name: str) -> str:
+    return f"/v2/queues/{name}"
+
+
+def _claim_path(queue_name: str, claim_id: str) -> str:
+    return f"/v2/queues/{queue_name}/claims/{claim_id}"
+
+
+def _messages(request: RestRequest, messages: Iterable[Message], now: int) -> list[dict[str, Any]]:
+    base = f"{_queue_path(request.queue_name)}/messages/"
+    with_checksum = request.service.settings.wire.enable_checksum
+    answer = []
+    for each in messages:
+        href = base + each.id
+        entry = {
+            "id": each.id,
+            # Clients cut the claim's id off behind the last equals sign.
+            "href": href if each.claim_id is None else f"{href}?claim_id={each.claim_id}",
+            "ttl": each.ttl,
+            "age": each.age(now),
+            "body": msgspec.Raw(each.body),
+        }
+        answer.append(_with_checksum(entry, each.body) if with_checksum else entry)
+    return answer
+
+
+def _with_checksum(entry: dict[str, Any], body: bytes) -> dict[str, Any]:
+    digest = checksum(body)
+    return entry if digest is None else {**entry, "checksum": digest}
+
+
+def _landmark(queue_name: str, landmark: Landmark, now: int) -> JsonObject:
+    created = datetime.fromtimestamp(landmark.created // 1000, UTC)
+    return {
+        "href": f"{_queue_path(queue_name)}/messages/{landmark.id}",
+        "age": landmark.age(now),
+        "created": created.strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }
+
+
+def _next_page(path: str, query: Mapping[str, Any], marker: str | None) -> list[JsonObject]:
+    """Link to what follows; whether anything does, only following it tells."""
+    if marker is None:
+        return []
+    text = urlencode({**query, "marker": marker}, quote_via=quote)
+    return [{"rel": "next", "href": f"{path}?{text}"}]

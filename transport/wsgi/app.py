@@ -1,0 +1,99 @@
+"""The falcon application: routes, middleware, and how errors are answered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import falcon
+
+from queues.errors import HermodError
+from transport.dispatch import dispatch, explain
+from transport.service import Service
+from transport.wsgi import answers
+from transport.wsgi.gate import Gate
+from transport.wsgi.home import VERSIONS, home
+from transport.wsgi.request import RestRequest
+from transport.wsgi.routes import ADMIN_ROUTES, ROUTES, ByIds, Choice
+
+_EXPOSED_HEADERS = (
+    "X-Auth-Token",
+    "X-Subject-Token",
+    "X-Service-Token",
+    "X-OpenStack-Request-ID",
+)
+
+
+def create_app(service: Service) -> falcon.App[falcon.Request, falcon.Response]:
+    """Return the REST application of an opened service; it opens and closes nothing itself."""
+    middleware: list[object] = [Gate(service)]
+    if origins := service.settings.cors.allowed_origins:
+        allowed = "*" if "*" in origins else origins
+        middleware.append(falcon.CORSMiddleware(allow_origins=allowed, expose_headers=_EXPOSED_HEADERS))
+    app = falcon.App(middleware=middleware)
+    app.req_options.keep_blank_qs_values = True
+    app.add_error_handler(HermodError, _answer_error)
+    app.add_route("/", _Document(VERSIONS, status=300))
+    home_document = home(admin=service.settings.admin)
+    for path in ("/v2", "/v2/"):
+        app.add_route(path, _Document(home_document, media_type="application/json-home", max_age=86400))
+    routes = {**ROUTES, **ADMIN_ROUTES} if service.settings.admin else ROUTES
+    for path, methods in routes.items():
+        app.add_route(path, _Resource(service, methods))
+    return app
+
+
+class _Document:
+    """A document that never changes."""
+
+    def __init__(
+        self,
+        value: Mapping[str, Any],
+        *,
+        status: int = 200,
+        media_type: str = "application/json",
+        max_age: int | None = None,
+    ) -> None:
+        self._value = value
+        self._status = status
+        self._media_type = media_type
+        self._max_age = max_age
+
+    def on_get(self, _request: falcon.Request, response: falcon.Response) -> None:
+        """Answer it."""
+        answers.document(response, self._value, self._status)
+        response.content_type = self._media_type
+        if self._max_age is not None:
+            response.cache_control = [f"max-age={self._max_age}"]
+
+
+class _Resource:
+    """The endpoints of one path, as falcon wants to find them: `on_get` and so on."""
+
+    def __init__(self, service: Service, methods: Mapping[str, Choice]) -> None:
+        for method, choice in methods.items():
+            setattr(self, f"on_{method.lower()}", partial(_serve, service, choice))
+
+
+def _serve(
+    service: Service, choice: Choice, http: falcon.Request, response: falcon.Response, **path: str
+) -> None:
+    request = RestRequest(http, service, http.context.caller, path)
+    if isinstance(choice, ByIds):
+        endpoint = choice.with_ids if request.texts("ids") else choice.without
+    else:
+        endpoint = choice
+    http.context.operation = endpoint.operation.name
+    reply = dispatch(service, endpoint.operation, request.caller, partial(endpoint.read, request))
+    if reply.problem is not None:
+        answers.problem(response, reply.problem)
+    else:
+        endpoint.answer(request, response, reply.value)
+
+
+def _answer_error(
+    http: falcon.Request, response: falcon.Response, error: HermodError, _params: dict[str, Any]
+) -> None:
+    """Answer what went wrong before there was an operation."""
+    answers.problem(response, explain(f"{http.method} {http.path}", error))

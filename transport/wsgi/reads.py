@@ -1,0 +1,182 @@
+"""From requests to the arguments of operations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from queues.models import Address
+from transport.documents import decode
+from transport.operations.system import Nothing
+from transport.problems import InvalidParameter, MalformedBody, UnsupportedMediaType
+from transport.schemas.claims import ClaimCreate, ClaimRef, ClaimTerms, ClaimUpdate, ClaimWish
+from transport.schemas.messages import (
+    DraftMessages,
+    MessageDelete,
+    MessageDeleteMany,
+    MessageGetMany,
+    MessageList,
+    MessagePost,
+    MessageRef,
+)
+from transport.schemas.queues import (
+    PurgeScope,
+    QueueCreate,
+    QueueList,
+    QueuePurge,
+    QueueRef,
+    QueueShare,
+    QueueUpdate,
+)
+from transport.wsgi.request import RestRequest
+
+PATCH_TYPE = "application/openstack-messaging-v2.0-json-patch"
+
+_OBJECT = msgspec.json.Decoder(dict[str, Any])
+_ANY = msgspec.json.Decoder(Any)
+_PURGE = msgspec.json.Decoder(PurgeScope)
+_MESSAGES = msgspec.json.Decoder(DraftMessages)
+_WISH = msgspec.json.Decoder(ClaimWish)
+_TERMS = msgspec.json.Decoder(ClaimTerms)
+
+_NOT_FILTERS = {"marker", "limit", "detailed", "with_count", "name"}
+
+
+def nothing(_request: RestRequest) -> Nothing:
+    """Read no arguments."""
+    return Nothing()
+
+
+def queue_ref(request: RestRequest) -> QueueRef:
+    """Read which queue."""
+    return QueueRef(queue_name=request.queue_name)
+
+
+def queue_list(request: RestRequest) -> QueueList:
+    """Read a listing; parameters without a meaning of their own filter by metadata."""
+    filters: dict[str, str] = {}
+    for name, value in request.http.params.items():
+        if name in _NOT_FILTERS or not value:
+            continue
+        if isinstance(value, list):
+            raise InvalidParameter(f"The parameter {name} can be given once only.")
+        filters[name] = value
+    return QueueList(
+        marker=request.text("marker"),
+        limit=request.integer("limit"),
+        detailed=request.boolean("detailed"),
+        with_count=request.boolean("with_count"),
+        name=request.text("name"),
+        filters=filters or None,
+    )
+
+
+def queue_create(request: RestRequest) -> QueueCreate:
+    """Read a queue's initial metadata."""
+    metadata = request.optional_document(_OBJECT, {})
+    return QueueCreate(queue_name=request.queue_name, metadata=metadata)
+
+
+def queue_update(request: RestRequest) -> QueueUpdate:
+    """Read a JSON patch."""
+    raw = request.body(request.service.settings.limits.max_queue_metadata)
+    media_type = (request.http.content_type or "").partition(";")[0].strip().lower()
+    if media_type != PATCH_TYPE:
+        raise UnsupportedMediaType
+    if not raw:
+        raise MalformedBody("The request body could not be parsed: there is none.")
+    return QueueUpdate(queue_name=request.queue_name, changes=decode(raw, _ANY))
+
+
+def queue_purge(request: RestRequest) -> QueuePurge:
+    """Read what to purge; without a body, everything."""
+    everything = QueuePurge(queue_name=request.queue_name)
+    scope = request.optional_document(_PURGE, PurgeScope(resource_types=everything.resource_types))
+    return QueuePurge(queue_name=request.queue_name, resource_types=scope.resource_types)
+
+
+def queue_share(request: RestRequest) -> QueueShare:
+    """Read the wish for a pre-signed URL."""
+    return QueueShare(queue_name=request.queue_name, wish=request.document(_OBJECT))
+
+
+def message_post(request: RestRequest) -> MessagePost:
+    """Read messages; their number of bytes is bounded by service and queue."""
+    address = Address(project=request.caller.project, queue=request.queue_name)
+    raw = request.body(request.service.messages.max_post_size(address))
+    messages = decode(raw, _MESSAGES).messages
+    return MessagePost(
+        queue_name=request.queue_name,
+        messages=messages,
+        idempotency_key=request.http.get_header("Idempotency-Key"),
+    )
+
+
+def message_list(request: RestRequest) -> MessageList:
+    """Read a listing."""
+    return MessageList(
+        queue_name=request.queue_name,
+        marker=request.text("marker"),
+        limit=request.integer("limit"),
+        echo=request.boolean("echo"),
+        include_claimed=request.boolean("include_claimed"),
+        include_delayed=request.boolean("include_delayed"),
+    )
+
+
+def message_get_many(request: RestRequest) -> MessageGetMany:
+    """Read ids."""
+    return MessageGetMany(queue_name=request.queue_name, message_ids=request.texts("ids") or [])
+
+
+def message_get(request: RestRequest) -> MessageRef:
+    """Read which message."""
+    return MessageRef(queue_name=request.queue_name, message_id=request.path["message_id"])
+
+
+def message_delete(request: RestRequest) -> MessageDelete:
+    """Read which message, and under which claim."""
+    return MessageDelete(
+        queue_name=request.queue_name,
+        message_id=request.path["message_id"],
+        claim_id=request.text("claim_id"),
+    )
+
+
+def message_delete_many(request: RestRequest) -> MessageDeleteMany:
+    """Read ids, or how many to pop."""
+    return MessageDeleteMany(
+        queue_name=request.queue_name,
+        message_ids=request.texts("ids"),
+        pop=request.integer("pop"),
+        claim_ids=request.texts("claim_ids"),
+    )
+
+
+def claim_create(request: RestRequest) -> ClaimCreate:
+    """Read the terms of a claim; the limit of the query goes before that of the body."""
+    limit = request.integer("limit")
+    wish = request.optional_document(_WISH, ClaimWish())
+    return ClaimCreate(
+        queue_name=request.queue_name,
+        ttl=wish.ttl,
+        grace=wish.grace,
+        limit=wish.limit if limit is None else limit,
+    )
+
+
+def claim_ref(request: RestRequest) -> ClaimRef:
+    """Read which claim."""
+    return ClaimRef(queue_name=request.queue_name, claim_id=request.path["claim_id"])
+
+
+def claim_update(request: RestRequest) -> ClaimUpdate:
+    """Read the new terms of a claim."""
+    terms = request.document(_TERMS)
+    return ClaimUpdate(
+        queue_name=request.queue_name,
+        claim_id=request.path["claim_id"],
+        ttl=terms.ttl,
+        grace=terms.grace,
+    )

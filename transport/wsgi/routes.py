@@ -1,0 +1,92 @@
+"""The route table: path and method to operation, reader and answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import falcon
+
+from transport.dispatch import Operation
+from transport.operations import OPERATIONS
+from transport.wsgi import answers, reads
+from transport.wsgi.request import RestRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """How REST speaks of one operation."""
+
+    operation: Operation[Any, Any]
+    read: Callable[[RestRequest], Any]
+    answer: Callable[[RestRequest, falcon.Response, Any], None]
+
+
+def _endpoint(
+    operation: str,
+    read: Callable[[RestRequest], Any],
+    answer: Callable[[RestRequest, falcon.Response, Any], None],
+) -> Endpoint:
+    return Endpoint(OPERATIONS[operation], read, answer)
+
+
+@dataclass(frozen=True, slots=True)
+class ByIds:
+    """Two operations on one path: which of them, the presence of ids tells."""
+
+    with_ids: Endpoint
+    without: Endpoint
+
+
+Choice: TypeAlias = Endpoint | ByIds
+
+_PING = _endpoint("ping_node", reads.nothing, answers.no_content)
+
+ROUTES: Mapping[str, Mapping[str, Choice]] = {
+    "/v2/ping": {"GET": _PING, "HEAD": _PING},
+    "/v2/queues": {
+        "GET": _endpoint("queue_list", reads.queue_list, answers.queue_page),
+    },
+    "/v2/queues/{queue_name}": {
+        "GET": _endpoint("queue_get", reads.queue_ref, answers.metadata),
+        "HEAD": _endpoint("queue_exists", reads.queue_ref, answers.found),
+        "PUT": _endpoint("queue_create", reads.queue_create, answers.queue_created),
+        "PATCH": _endpoint("queue_update", reads.queue_update, answers.metadata),
+        "DELETE": _endpoint("queue_delete", reads.queue_ref, answers.no_content),
+    },
+    "/v2/queues/{queue_name}/stats": {
+        "GET": _endpoint("queue_get_stats", reads.queue_ref, answers.stats),
+    },
+    "/v2/queues/{queue_name}/purge": {
+        "POST": _endpoint("queue_purge", reads.queue_purge, answers.no_content),
+    },
+    "/v2/queues/{queue_name}/share": {
+        "POST": _endpoint("queue_share", reads.queue_share, answers.shared),
+    },
+    "/v2/queues/{queue_name}/messages": {
+        "GET": ByIds(
+            with_ids=_endpoint("message_get_many", reads.message_get_many, answers.messages_by_id),
+            without=_endpoint("message_list", reads.message_list, answers.message_page),
+        ),
+        "POST": _endpoint("message_post", reads.message_post, answers.posted),
+        "DELETE": _endpoint("message_delete_many", reads.message_delete_many, answers.deleted_or_popped),
+    },
+    "/v2/queues/{queue_name}/messages/{message_id}": {
+        "GET": _endpoint("message_get", reads.message_get, answers.message),
+        "DELETE": _endpoint("message_delete", reads.message_delete, answers.no_content),
+    },
+    "/v2/queues/{queue_name}/claims": {
+        "POST": _endpoint("claim_create", reads.claim_create, answers.claimed),
+    },
+    "/v2/queues/{queue_name}/claims/{claim_id}": {
+        "GET": _endpoint("claim_get", reads.claim_ref, answers.claim),
+        "PATCH": _endpoint("claim_update", reads.claim_update, answers.no_content),
+        "DELETE": _endpoint("claim_delete", reads.claim_ref, answers.no_content),
+    },
+}
+
+#: Served only where the setting `admin` is on.
+ADMIN_ROUTES: Mapping[str, Mapping[str, Choice]] = {
+    "/v2/health": {"GET": _endpoint("check_node_health", reads.nothing, answers.health)},
+}
