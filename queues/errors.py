@@ -122,6 +122,12 @@ class Unauthenticated(HermodError):
     code = "unauthenticated"
 
 
+class BadSignature(HermodError):
+    """The pre-signed URL does not allow this."""
+
+    code = "bad-signature"
+
+
 class Unsealable(HermodError):
     """The queue wants encrypted messages, and this service has no key to encrypt or decrypt them with."""
 

@@ -78,7 +78,7 @@ class QueueService:
     def find(self, address: Address) -> Queue | None:
         """Return a queue as declared, or None."""
         record = self._records.fetch(_KIND, address.project, address.queue)
-        return record and _queue(record)
+        return None if record is None else _queue(record)
 
     def metadata(self, address: Address) -> JsonObject:
         """Return the metadata with the reserved defaults; those of a missing queue are the defaults."""

@@ -9,14 +9,14 @@ from urllib.parse import quote, urlencode
 
 import falcon
 import msgspec
-from queues.checksum import checksum
-from queues.signing import SignedUrl
 
+from queues.checksum import checksum
 from queues.errors import MessageNotFound
 from queues.models import Json, JsonObject, Landmark, Message, Posted
 from queues.service.claims import SeenClaim
 from queues.service.health import StoreHealth
 from queues.service.messages import Page
+from queues.signing import SignedUrl
 from transport.operations.queues import QueuePage, SeenStats
 from transport.problems import Problem, problem_of
 from transport.wsgi.request import RestRequest

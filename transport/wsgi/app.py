@@ -27,7 +27,7 @@ _EXPOSED_HEADERS = (
 
 def create_app(service: Service) -> falcon.App[falcon.Request, falcon.Response]:
     """Return the REST application of an opened service; it opens and closes nothing itself."""
-    middleware: list[object] = [Gate(service)]
+    middleware: list[Any] = [Gate(service)]
     if origins := service.settings.cors.allowed_origins:
         allowed = "*" if "*" in origins else origins
         middleware.append(falcon.CORSMiddleware(allow_origins=allowed, expose_headers=_EXPOSED_HEADERS))

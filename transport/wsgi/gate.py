@@ -16,6 +16,7 @@ import structlog
 
 from queues.limits import check_address
 from queues.models import Address, Caller, Role
+from queues.signing import SignedUrl
 from transport.auth import Headers, Identity, Strategy, client_id_of, project_of, strategy
 from transport.problems import FormEncoded
 from transport.service import Service
@@ -96,13 +97,19 @@ class Gate:
 
     def _signed(self, request: falcon.Request) -> Identity:
         """Verify a pre-signed URL: it opens its project and paths, and gives no role of its own."""
-        project = request.get_header("X-Project-ID") or ""
+
+        def shown(header: str) -> str:
+            return request.get_header(header) or ""
+
+        project = shown("X-Project-ID")
         self._service.signer.verify(
-            signature=request.get_header("URL-Signature") or "",
-            project=project,
-            paths=(request.get_header("URL-Paths") or "").split(","),
-            methods=(request.get_header("URL-Methods") or "").split(","),
-            expires=request.get_header("URL-Expires") or "",
+            SignedUrl(
+                project=project,
+                paths=shown("URL-Paths").split(","),
+                methods=shown("URL-Methods").split(","),
+                expires=shown("URL-Expires"),
+                signature=shown("URL-Signature"),
+            ),
             method=request.method,
             path=request.path,
             now=datetime.fromtimestamp(self._service.clock() / 1000, UTC),
