@@ -1,9 +1,10 @@
 """One SQLite file: connections, transactions, versions of its tables.
 
 Writers of one process share transactions (group commit): a thread that has
-something to write queues it and then waits for its turn; whoever has the turn
-commits everything that has queued up by then, with one sync of the disk for all.
-So threads of a process never compete for the file's lock, and only processes do.
+something to write queues it; the first one has the turn and commits everything
+that has queued up by then, with one sync of the disk for all, and passes the turn
+to whoever queued up meanwhile. So threads of a process never compete for the
+file's lock, only processes do, and nobody waits for more than two commits.
 """
 
 from __future__ import annotations
@@ -48,6 +49,8 @@ class _Job(Generic[T]):
 
     def __init__(self, step: Callable[[sqlite3.Connection], T]) -> None:
         self.step = step
+        self.called = threading.Lock()  # held until the job is done, or its thread has the turn
+        self.called.acquire()
         self.done = False
         self.error: BaseException | None = None
         self.value: T | None = None
@@ -68,8 +71,8 @@ class SqliteFile:
     def __init__(self, path: Path, *, timeout: float) -> None:
         self.path = path
         self._timeout = timeout
-        self._turn = threading.Lock()  # held while committing
-        self._mutex = threading.Lock()  # guards the lists below
+        self._mutex = threading.Lock()  # guards what follows
+        self._turn_taken = False  # whether some thread commits
         self._jobs: list[_Job[Any]] = []
         self._idle_readers: list[sqlite3.Connection] = []
         with vendor_errors():
@@ -124,24 +127,38 @@ class SqliteFile:
         job = _Job(step)
         with self._mutex:
             self._jobs.append(job)
-        if not self._turn.acquire(timeout=self._timeout):
+            my_turn, self._turn_taken = not self._turn_taken, True
+        if not my_turn and not job.called.acquire(timeout=self._timeout):
             self._withdraw(job)
-            raise StoreUnavailable("SQLite: other writers of this process take too long.")
-        try:
-            while not job.done:
-                self._commit_group()
-        finally:
-            self._turn.release()
+        if not job.done:
+            try:
+                self._commit(self._next_group())
+            finally:
+                self._pass_the_turn()
         return job.outcome()
 
     def _withdraw(self, job: _Job[Any]) -> None:
+        """Give up waiting; StoreUnavailable unless the job was called at the last moment."""
         with self._mutex:
+            if job.called.acquire(blocking=False):
+                return
             if job in self._jobs:
                 self._jobs.remove(job)
+        raise StoreUnavailable("SQLite: other writers of this process take too long.")
 
-    def _commit_group(self) -> None:
+    def _next_group(self) -> list[_Job[Any]]:
         with self._mutex:
             group, self._jobs = self._jobs[:GROUP], self._jobs[GROUP:]
+        return group
+
+    def _pass_the_turn(self) -> None:
+        with self._mutex:
+            if self._jobs:
+                self._jobs[0].called.release()
+            else:
+                self._turn_taken = False
+
+    def _commit(self, group: Sequence[_Job[Any]]) -> None:
         try:
             with vendor_errors():
                 self._transact(group)
@@ -152,6 +169,7 @@ class SqliteFile:
                 job.error = job.error or error
         for job in group:
             job.done = True
+            job.called.release()
 
     def _transact(self, group: Sequence[_Job[Any]]) -> None:
         execute = self._writer.execute

@@ -64,7 +64,7 @@ def queue_page(request: RestRequest, response: falcon.Response, page: QueuePage)
         queues.append(entry)
     marker = page.queues[-1].address.queue if page.queues else None
     # Whatever the client asked for goes on: every parameter here is a filter or one of the listing's own.
-    kept = {name: value for name, value in request.http.params.items() if value}
+    kept = {name: text for name in request.http.params if (text := request.text(name))}
     for name in ("detailed", "with_count"):
         if name in kept:
             kept[name] = str(request.boolean(name)).lower()

@@ -14,6 +14,7 @@ from typing import Any
 import falcon
 import structlog
 
+from queues.errors import BadSignature
 from queues.limits import check_address
 from queues.models import Address, Caller, Role
 from queues.signing import SignedUrl
@@ -102,6 +103,8 @@ class Gate:
             return request.get_header(header) or ""
 
         project = shown("X-Project-ID")
+        if not project:
+            raise BadSignature
         self._service.signer.verify(
             SignedUrl(
                 project=project,
