@@ -28,6 +28,8 @@ APPLICATION_ID = 0x4865726D
 #: So many waiting writers at most share one transaction.
 GROUP = 64
 
+_POLL = 0.0005  # seconds between two looks for the file's lock
+
 _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
@@ -83,6 +85,7 @@ class SqliteFile:
             self._writer = self._connect()
             try:
                 self._prepare()
+                self._writer.execute("PRAGMA busy_timeout = 0")
             except BaseException:
                 self._writer.close()
                 raise
@@ -173,7 +176,7 @@ class SqliteFile:
 
     def _transact(self, group: Sequence[_Job[Any]]) -> None:
         execute = self._writer.execute
-        execute("BEGIN IMMEDIATE")
+        self._begin()
         for job in group:
             execute("SAVEPOINT job")
             try:
@@ -183,6 +186,22 @@ class SqliteFile:
                 execute("ROLLBACK TO job")
             execute("RELEASE job")
         execute("COMMIT")
+
+    def _begin(self) -> None:
+        """Take the file's lock.
+
+        SQLite's own waiting looks for it ever more rarely, so that a process could starve beside busy ones.
+        """
+        deadline = time.monotonic() + self._timeout
+        while True:
+            try:
+                self._writer.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+                time.sleep(_POLL)
+            else:
+                return
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
