@@ -1,9 +1,10 @@
 """Settings: the only reader of the configuration file and of the environment.
 
 `model` says what can be set and `checks` what a value must be, `reading` finds
-the values, `listing` shows them. `Settings()` is every default and reads nothing.
+the values, `listing` shows them, `advice` thinks them over. `Settings()` is every default and reads nothing.
 """
 
+from transport.settings.advice import SettingsError, check_exposure, warnings
 from transport.settings.checks import hide_password
 from transport.settings.model import (
     ApiSettings,
@@ -14,11 +15,9 @@ from transport.settings.model import (
     JanitorSettings,
     LogSettings,
     Settings,
-    SettingsError,
     SignedUrlSettings,
     StorageSettings,
     WireSettings,
-    check_exposure,
 )
 from transport.settings.reading import Loaded, load
 
@@ -39,4 +38,5 @@ __all__ = [
     "check_exposure",
     "hide_password",
     "load",
+    "warnings",
 ]

@@ -81,7 +81,7 @@ def rules(value: dict[str, Role]) -> dict[str, Role]:
     if not value:
         return value
     # Not at import: the table belongs to dispatch, and most commands never need it.
-    from transport.access import RULES  # noqa: PLC0415
+    from transport.access import RULES
 
     for name in value:
         if name not in RULES:

@@ -6,7 +6,6 @@ docs/reference/settings.md are made of them.
 
 from __future__ import annotations
 
-import ipaddress
 from typing import Annotated, Literal, TypeAlias
 
 from pydantic import (
@@ -20,7 +19,6 @@ from pydantic import (
     model_validator,
 )
 
-from queues.errors import HermodError
 from queues.limits import Limits
 from queues.models import Role
 from transport.settings import checks
@@ -31,12 +29,6 @@ Interval: TypeAlias = Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False
 Origin: TypeAlias = Annotated[str, AfterValidator(checks.origin)]
 EncryptionKey: TypeAlias = Annotated[SecretStr, AfterValidator(checks.encryption_key)]
 AccessRules: TypeAlias = dict[str, Annotated[Role, BeforeValidator(checks.role)]]
-
-
-class SettingsError(HermodError):
-    """The settings are wrong."""
-
-    code = "settings"
 
 
 class Section(BaseModel):
@@ -303,26 +295,3 @@ LIMITS = {
     "max_claim_ttl": "Most seconds a claim may last.",
     "max_claim_grace": "Most seconds of grace a claim may ask for.",
 }
-
-
-def check_exposure(settings: Settings, key: str = "api.bind") -> None:
-    """Refuse to serve without authentication where other machines could reach it.
-
-    `key` is the setting that holds the address. Raises SettingsError.
-    """
-    if settings.auth_strategy != "none" or settings.allow_unauthenticated:
-        return
-    section = getattr(settings, key.partition(".")[0])
-    if not _is_loopback(section.address()[0]):
-        raise SettingsError(
-            f"{key} {section.bind} can be reached from other machines, and auth_strategy none lets everybody in."
-            ' Set auth_strategy = "token", or bind to 127.0.0.1, or set allow_unauthenticated = true'
-            " if something in front of the service checks who is calling."
-        )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

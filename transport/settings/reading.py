@@ -13,9 +13,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from transport.settings.advice import SettingsError
 from transport.settings.checks import hide_password, nearest
 from transport.settings.keys import KEYS, SECTIONS, Key, Kind
-from transport.settings.model import Settings, SettingsError
+from transport.settings.model import Settings
 
 #: Read if nobody names a file: the first that exists.
 PLACES = (Path("hermod.toml"), Path("/etc/hermod/hermod.toml"))
@@ -41,6 +42,15 @@ class Loaded:
     settings: Settings  # complete and valid
     sources: Mapping[str, str]  # dotted key -> "default", "file PATH", "environment NAME" or "flag --NAME"
     file: Path | None  # absolute path of the file that was read
+
+    def environ(self) -> dict[str, str]:
+        """Return what a child process needs in its environment, on top of ours, to load the same."""
+        flags = [KEYS[name] for name, source in self.sources.items() if source.startswith("flag ")]
+        # The values of flags are plain; in the environment, a switch is a word in small letters.
+        texts = {key.environ: str(key.value(self.settings)) for key in flags}
+        switches = {key.environ for key in flags if key.kind is Kind.SWITCH}
+        found = {name: text.lower() if name in switches else text for name, text in texts.items()}
+        return found | ({_FILE_VARIABLE: str(self.file)} if self.file else {})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

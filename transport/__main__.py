@@ -1,0 +1,5 @@
+"""`python -m transport` is `hermod`."""
+
+from transport.cli import main
+
+main()

@@ -1,0 +1,332 @@
+"""The command line. A command parses, calls and answers.
+
+What a command calls is imported when it runs, so that `hermod --version` does not
+wait for what only a server needs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, TypeVar
+
+import click
+
+import queues
+from queues.errors import HermodError, Invalid
+
+if TYPE_CHECKING:
+    from queues.service.tokens import Token
+    from transport.settings import Loaded, Settings
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+# The flags that stand for settings. The parameter is the dotted key, with two underscores for the dot; the value
+# is checked in the same place as those of the file and the environment.
+_FLAGS: dict[str, Callable[[Any], Any]] = {
+    "config": click.option(
+        "--config", type=click.Path(path_type=Path), metavar="FILE", help="Settings file (HERMOD_CONFIG)."
+    ),
+    "store": click.option("--store", metavar="URI", help="Store (HERMOD_STORE)."),
+    "admin": click.option(
+        "--admin", is_flag=True, default=None, help="Serve the operator's routes too (HERMOD_ADMIN)."
+    ),
+    "bind": click.option(
+        "--bind", "api__bind", metavar="HOST:PORT", help="Address to listen on (HERMOD_API_BIND)."
+    ),
+    "workers": click.option(
+        "--workers", "api__workers", metavar="N", help="Worker processes (HERMOD_API_WORKERS)."
+    ),
+    "threads": click.option(
+        "--threads", "api__threads", metavar="N", help="Threads per worker (HERMOD_API_THREADS)."
+    ),
+}
+_SERVER_FLAGS = ("config", "store", "admin", "bind", "workers", "threads")
+
+
+class _Failure(click.ClickException):
+    """An expected error: on standard error, a line for each thing that is wrong."""
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        for line in self.message.splitlines():
+            click.echo(f"hermod: {line}", file=file, err=True)
+
+
+class _WrongUse(_Failure):
+    exit_code = 2
+
+
+class _Commands(click.Group):
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except HermodError as error:
+            from transport.settings import SettingsError
+
+            failure = _WrongUse if isinstance(error, SettingsError | Invalid) else _Failure
+            raise failure(str(error)) from error
+
+
+def _flags(*names: str) -> Callable[[_Command], _Command]:
+    """Give a command these of the flags."""
+
+    def decorate(command: _Command) -> _Command:
+        for name in reversed(names):
+            command = _FLAGS[name](command)
+        return command
+
+    return decorate
+
+
+def _load(config: Path | None, **flags: object) -> Loaded:
+    from transport.settings import load
+
+    return load(config, flags={name.replace("__", "."): value for name, value in flags.items()})
+
+
+def _start(config: Path | None, **flags: object) -> Loaded:
+    """Load the settings and set the log up."""
+    from transport import logs
+
+    loaded = _load(config, **flags)
+    logs.configure(loaded.settings.log)
+    return loaded
+
+
+def _refuse_memory(settings: Settings) -> None:
+    from transport.settings import SettingsError
+
+    if settings.in_memory:
+        raise SettingsError(
+            "The memory: store is inside the process that serves; no other process can use it."
+        )
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(queues.__version__, prog_name="hermod", message="%(prog)s %(version)s")
+def hermod() -> None:
+    """Hermod: a reliable, multi-tenant message queue that speaks OpenStack Zaqar v2."""
+
+
+@hermod.command()
+@_flags(*_SERVER_FLAGS)
+def serve(config: Path | None, **flags: object) -> None:
+    """Run everything on this machine: the REST service and the janitor."""
+    from transport.settings import check_exposure
+    from transport.supervisor import supervise
+
+    loaded = _start(config, **flags)
+    check_exposure(loaded.settings)
+    raise SystemExit(supervise(loaded))
+
+
+@hermod.command()
+@_flags(*_SERVER_FLAGS)
+def api(config: Path | None, **flags: object) -> None:
+    """Run the REST service."""
+    from transport.settings import check_exposure
+
+    settings = _start(config, **flags).settings
+    check_exposure(settings)
+    from transport import server
+
+    server.run(settings)
+
+
+@hermod.command()
+@_flags("config", "store")
+def janitor(config: Path | None, **flags: object) -> None:
+    """Run the janitor, which reclaims what has expired."""
+    settings = _start(config, **flags).settings
+    _refuse_memory(settings)
+    from transport.janitor import run
+    from transport.wiring import open_service
+
+    with closing(open_service(settings)) as service:
+        run(service, settings)
+
+
+@hermod.command()
+@_flags("config", "store", "bind")
+def check(config: Path | None, **flags: object) -> None:
+    """Check the settings and the stores, and report what the stores promise.
+
+    The exit code is 0 if all is well, 1 if a store cannot be used, 2 if the
+    settings are wrong.
+    """
+    from transport.settings import check_exposure, hide_password, warnings
+    from transport.wiring import open_service
+
+    loaded = _start(config, **flags)
+    check_exposure(loaded.settings)
+    click.echo(f"settings: valid; file: {loaded.file or 'none'}")
+    for warning in warnings(loaded.settings):
+        click.echo(f"  warning: {warning}")
+    click.echo(f"store: {hide_password(loaded.settings.store)}")
+    with closing(open_service(loaded.settings)) as service:
+        for name, store in service.router.stores().items():
+            durability = store.durability()
+            click.echo(f"pool {name or '(default)'}: {durability.driver}")
+            for fact, value in durability.facts.items():
+                click.echo(f"  {fact}: {value}")
+            for warning in durability.warnings:
+                click.echo(f"  warning: {warning}")
+
+
+@hermod.command("config")
+@_flags(*_SERVER_FLAGS)
+@click.option("--toml", is_flag=True, help="Print a settings file with all defaults instead, to start from.")
+def show_config(config: Path | None, *, toml: bool, **flags: object) -> None:
+    """Print every setting in force and where it comes from. Secrets stay hidden."""
+    from transport.settings import listing
+
+    if toml:
+        lines = listing.default_file()
+    else:
+        loaded = _load(config, **flags)
+        lines = listing.effective(loaded.settings, loaded.sources)
+    for line in lines:
+        click.echo(line)
+
+
+@hermod.command("sign-url")
+@click.argument("queue")
+@click.option("--project", required=True, help="Project of the queue.")
+@click.option(
+    "--path",
+    "paths",
+    multiple=True,
+    default=["messages"],
+    show_default=True,
+    help="Part of the queue to open: messages, claims or subscriptions. Repeatable.",
+)
+@click.option(
+    "--method",
+    "methods",
+    multiple=True,
+    default=["GET"],
+    show_default=True,
+    help="HTTP method to allow. Repeatable.",
+)
+@click.option(
+    "--expires", metavar="WHEN", default="1d", show_default=True, help="ISO 8601, or such as +90, 15m, 1h."
+)
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print the JSON document that the REST service answers."
+)
+@_flags("config")
+def sign_url(
+    queue: str,
+    project: str,
+    paths: list[str],
+    methods: list[str],
+    expires: str,
+    config: Path | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Sign a URL that opens a part of QUEUE to whoever holds it, for a while.
+
+    Prints the headers to send with each request, one per line.
+    """
+    from dataclasses import asdict
+
+    from queues.limits import check_address
+    from queues.models import Address
+    from queues.signing import Signer
+    from transport import moments
+
+    settings = _load(config).settings
+    check_address(Address(project=project, queue=queue))
+    now = datetime.now(UTC)
+    wish = {
+        "paths": list(paths),
+        "methods": [method.upper() for method in methods],
+        "expires": moments.parse(expires, now).isoformat(),
+    }
+    signed = Signer(settings.signed_url.signing_keys()).share(project, queue, wish, now=now)
+    if as_json:
+        click.echo(json.dumps(asdict(signed)))
+        return
+    click.echo(f"URL-Signature: {signed.signature}")
+    click.echo(f"URL-Expires: {signed.expires}")
+    click.echo(f"URL-Methods: {','.join(signed.methods)}")
+    click.echo(f"URL-Paths: {','.join(signed.paths)}")
+    click.echo(f"X-Project-ID: {signed.project}")
+
+
+@hermod.group()
+def token() -> None:
+    """Make, list and revoke the tokens of auth_strategy token."""
+
+
+@token.command("create")
+@click.option("--project", required=True, help="Project that the token opens.")
+@click.option(
+    "--role",
+    type=click.Choice(["reader", "member", "admin"]),
+    default="member",
+    show_default=True,
+    help="What the token allows.",
+)
+@click.option("--expires", metavar="WHEN", help="ISO 8601, or such as 3600, 1h, 30d. Default: never.")
+@click.option("--name", default="", help="What the token is for.")
+@_flags("config", "store")
+def create_token(
+    project: str, role: str, expires: str | None, name: str, config: Path | None, **flags: object
+) -> None:
+    """Make a token and print it. It cannot be shown again."""
+    from queues.models import Role
+    from transport import moments
+    from transport.wiring import open_service
+
+    settings = _start(config, **flags).settings
+    _refuse_memory(settings)
+    with closing(open_service(settings)) as service:
+        now = datetime.fromtimestamp(service.clock() / 1000, UTC)
+        until = None if expires is None else round(moments.parse(expires, now).timestamp() * 1000)
+        made, secret = service.tokens.create(project, Role[role.upper()], expires=until, name=name)
+    click.echo(secret)
+    click.echo(f"token {made.id}: {_describe(made)}", err=True)
+
+
+@token.command("list")
+@click.option("--project", help="Only the tokens of this project.")
+@_flags("config", "store")
+def list_tokens(project: str | None, config: Path | None, **flags: object) -> None:
+    """List tokens without their secrets: id, role, project, expiry, name."""
+    from transport.wiring import open_service
+
+    settings = _start(config, **flags).settings
+    _refuse_memory(settings)
+    with closing(open_service(settings)) as service:
+        for found in service.tokens.list(project):
+            click.echo(f"{found.id}  {_describe(found)}")
+
+
+@token.command("revoke")
+@click.argument("token_id", metavar="ID")
+@_flags("config", "store")
+def revoke_token(token_id: str, config: Path | None, **flags: object) -> None:
+    """Make the token with this ID worthless at once."""
+    from transport.wiring import open_service
+
+    settings = _start(config, **flags).settings
+    _refuse_memory(settings)
+    with closing(open_service(settings)) as service:
+        service.tokens.revoke(token_id)
+
+
+def _describe(token: Token) -> str:
+    until = "never expires"
+    if token.expires is not None:
+        until = f"expires {datetime.fromtimestamp(token.expires // 1000, UTC):%Y-%m-%dT%H:%M:%SZ}"
+    return f"{token.role.name.lower():<6}  project {token.project}  {until}  {token.name}".rstrip()
+
+
+def main() -> None:
+    """Run the command line."""
+    hermod(prog_name="hermod")

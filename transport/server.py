@@ -1,0 +1,139 @@
+"""Serves the REST application with gunicorn, configured from the settings alone."""
+
+from __future__ import annotations
+
+import os
+import threading
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
+from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
+from gunicorn.glogging import Logger  # type: ignore[import-untyped]
+
+from queues.errors import HermodError
+from transport.janitor import run_janitor
+
+# Imported before the fork, so that the workers share the memory and start at once.
+from transport.wiring import open_service
+from transport.wsgi.app import create_app
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from transport.service import Service
+    from transport.settings import Settings
+
+_MEMORY_FOLDER = "/dev/shm"  # noqa: S108 - gunicorn creates its files there safely
+_LONGEST_REQUEST_LINE = 8190  # bytes; gunicorn knows no higher bound
+_LONGEST_HEADER = 8190  # bytes
+_MOST_HEADERS = 100
+_JANITOR_END = 5.0  # seconds that a step of the janitor's may take when the process ends
+
+log = structlog.get_logger()
+
+
+class Server(BaseApplication):  # type: ignore[misc]
+    """The REST service in a master and some worker processes."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._open = ExitStack()  # what a worker has opened; empty in the master
+        super().__init__()
+
+    def load_config(self) -> None:
+        """Set every option that matters; one that this gunicorn does not know is not needed there."""
+        for name, value in _options(self.settings).items():
+            if name in self.cfg.settings:
+                self.cfg.set(name, value)
+        self.cfg.set("when_ready", _announce)
+        self.cfg.set("worker_exit", lambda _arbiter, _worker: self._open.close())
+
+    def load(self) -> Callable[..., object]:
+        """Open the service and build its application; runs in each worker, after the fork."""
+        try:
+            service = open_service(self.settings)
+        except HermodError as error:
+            log.error("a worker cannot start", reason=str(error))  # noqa: TRY400 - expected, so no traceback
+            raise SystemExit(Arbiter.APP_LOAD_ERROR) from error
+        self._open.callback(service.close)
+        if self.settings.in_memory:
+            self._open.enter_context(_JanitorThread(service, self.settings))
+        return create_app(service)
+
+
+class _JanitorThread:
+    """A janitor for the store that no other process could clean."""
+
+    def __init__(self, service: Service, settings: Settings) -> None:
+        self._stop = threading.Event()
+        arguments = (service, settings, self._stop)
+        self._thread = threading.Thread(target=run_janitor, args=arguments, name="janitor", daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(_JANITOR_END)
+
+
+class _QuietLogger(Logger):  # type: ignore[misc]
+    """Leaves output to the root logger, and business as usual unsaid."""
+
+    def setup(self, cfg: Any) -> None:  # noqa: ANN401 - gunicorn has no types
+        """Take no handler of gunicorn's own."""
+        self.cfg = cfg
+        self.error_log.propagate = True
+        self.error_log.setLevel(cfg.loglevel.upper())
+
+    def access(self, *_: object) -> None:
+        """Write nothing: the application logs each request itself."""
+
+
+def run(settings: Settings) -> None:
+    """Serve until told to stop; ends in SystemExit, with 1 if anything failed.
+
+    Raises what `open_service` raises if the service cannot be opened.
+    """
+    if not settings.in_memory:
+        # One clear error beats one from each worker. Nothing stays open: connections do not survive a fork.
+        open_service(settings).close()
+    try:
+        Server(settings).run()
+    except SystemExit as end:
+        raise SystemExit(1 if end.code else 0) from end
+
+
+def _options(settings: Settings) -> dict[str, object]:
+    api = settings.api
+    return {
+        "bind": api.bind,
+        "worker_class": "gthread",
+        "workers": api.workers,
+        "threads": api.threads,
+        "graceful_timeout": api.graceful_timeout,
+        "keepalive": api.keepalive,
+        "preload_app": False,
+        "proc_name": "hermod",
+        "logger_class": _QuietLogger,
+        "loglevel": "debug" if settings.log.level == "debug" else "warning",
+        "accesslog": None,
+        "limit_request_line": _LONGEST_REQUEST_LINE,
+        "limit_request_fields": _MOST_HEADERS,
+        "limit_request_field_size": _LONGEST_HEADER,
+        # Nobody is trusted to name the path or the scheme in a header, not even a proxy on this machine.
+        "forwarded_allow_ips": "",
+        "forwarder_headers": "",
+        "header_map": "drop",
+        # The heartbeat is a file that is touched every second; on a busy disk that can block a worker.
+        "worker_tmp_dir": _MEMORY_FOLDER if os.access(_MEMORY_FOLDER, os.W_OK) else None,
+        # Otherwise a socket that controls the server appears in the home folder.
+        "control_socket_disable": True,
+    }
+
+
+def _announce(arbiter: Any) -> None:  # noqa: ANN401 - gunicorn has no types
+    for listener in arbiter.LISTENERS:
+        log.info("listening", url=str(listener), workers=arbiter.cfg.workers, threads=arbiter.cfg.threads)
