@@ -4,6 +4,8 @@ import base64
 import re
 import tomllib
 from dataclasses import fields
+from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -24,13 +26,13 @@ def _in_an_empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def written(tmp_path, text):
+def written(tmp_path: Path, text: str) -> Path:
     path = tmp_path / "some.toml"
     path.write_text(text)
     return path
 
 
-def problems(**arguments):
+def problems(**arguments: Any) -> list[str]:
     with pytest.raises(SettingsError) as caught:
         load(**{"environ": {}, **arguments})
     return str(caught.value).splitlines()
