@@ -139,6 +139,16 @@ class TestExpiry:
         with pytest.raises(Invalid, match="must be in the future"):
             signer.share("p", "q", {"expires": text}, now=NOW)
 
+    def test_now_is_not_the_future(self, signer):
+        with pytest.raises(Invalid, match="must be in the future"):
+            signer.share(
+                "p", "q", {"expires": "2026-11-20T22:00:00"}, now=datetime(2026, 11, 20, 22, tzinfo=UTC)
+            )
+
+    def test_it_is_compared_as_it_will_be_told(self, signer):
+        with pytest.raises(Invalid, match="must be in the future"):
+            signer.share("p", "q", {"expires": "2026-11-20T21:59:27.999999"}, now=NOW)
+
     @settings(deadline=None)
     @given(st.text() | st.datetimes().map(datetime.isoformat))
     def test_whatever_comes_is_read_or_refused(self, text):
