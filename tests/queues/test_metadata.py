@@ -486,3 +486,12 @@ class TestPatchEffect:
         removed = [("remove", key) for key in before]
         added = [("add", key, value) for key, value in after.items()]
         assert patched(before, *removed, *added) == after
+
+
+def test_a_default_above_a_maximum_that_was_lowered_since_is_lowered_too():
+    limits = Limits(max_message_ttl=600, default_message_ttl=300, max_message_delay=10)
+    stored = {"_default_message_ttl": 3600, "_default_message_delay": 900}
+
+    policy = policy_of(Address(project="p", queue="q"), stored, limits)
+
+    assert (policy.message_ttl, policy.message_delay) == (600, 10)
