@@ -67,7 +67,7 @@ class _Entry:
 
     place: int  # in its queue, from 1
     message: Message  # as it is without a claim
-    ready: int  # ms; when its delay is over
+    ready: int  # ms; when its delay is over; 0 without one, so that a clock that steps back hides nothing
     claim: Claim | None = None  # the last one that took it, live or not; None once released
 
     def holder(self, now: int) -> Claim | None:
@@ -186,7 +186,9 @@ class MemoryMessages:
                 if kept.fingerprint != once.fingerprint:
                     raise KeyReused
                 return Posted(ids=kept.ids, repeated=True)
-            ids = tuple(queue.append(_fresh(new, now), now + new.delay * 1000) for new in messages)
+            ids = tuple(
+                queue.append(_fresh(new, now), now + new.delay * 1000 if new.delay else 0) for new in messages
+            )
             if once:
                 queue.kept[once.key] = _Kept(once.fingerprint, ids, now + once.window * 1000)
             return Posted(ids=ids)

@@ -1,0 +1,42 @@
+"""Opens each driver in turn, on a clock that only the test moves."""
+
+from contextlib import closing
+
+import pytest
+
+from storage.registry import connect
+from tests.storage.probe import Clock, Probe
+from tests.storage.variants import VARIANTS
+
+
+@pytest.fixture(params=VARIANTS, ids=lambda variant: variant.name)
+def variant(request):
+    return request.param
+
+
+@pytest.fixture
+def shared(variant):
+    """Run only over drivers that several processes can open."""
+    if not variant.shared:
+        pytest.skip(f"nobody shares the {variant.name} store")
+
+
+@pytest.fixture
+def uri(variant, tmp_path):
+    return variant.uri(tmp_path)
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def driver(uri, clock):
+    with closing(connect(uri, timeout=5.0, clock=clock)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def queue(driver, clock):
+    return Probe(driver.messages, clock)
