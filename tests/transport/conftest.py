@@ -7,6 +7,7 @@ to make the store fail, or to see what the store was given.
 from __future__ import annotations
 
 import json
+import logging
 import re
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from typing import Any, TypeAlias, cast
 import falcon
 import pytest
 from falcon import testing
+from structlog.testing import capture_logs
 
 from queues.errors import StoreUnavailable
 from queues.ports import Driver
@@ -209,6 +211,12 @@ class Client:
     def delete(self, path: str, **named: Any) -> Answer:
         return self.request("DELETE", path, **named)
 
+    def call(self, method: str, path: str, **headers: str | None) -> Answer:
+        """Send what is fine, with the body that the endpoint needs, but for these headers."""
+        document = GOOD_BODIES.get((method, path), NO_BODY)
+        content_type = {"Content-Type": PATCH_TYPE} if document == [] else {}
+        return self.request(method, path, document, headers={**content_type, **headers})
+
     def sending(self, **headers: str | None) -> Client:
         """This client with other headers; `X_Roles` stands for `X-Roles`."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -369,3 +377,11 @@ def broken_api(full_api: Client, driver: BreakableDriver) -> Client:
     """An operator's client of an application whose store has ceased to answer."""
     driver.break_()
     return full_api
+
+
+@pytest.fixture
+def logged(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[], str]]:
+    """Return all that has been logged, at any level, before anything is hidden by the log itself."""
+    caplog.set_level(logging.DEBUG)
+    with capture_logs() as entries:
+        yield lambda: f"{entries} {caplog.text}"
