@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
@@ -23,4 +25,12 @@ class Variant:
 VARIANTS = (
     Variant(name="memory", uri=lambda folder: "memory:", shared=False),
     Variant(name="sqlite", uri=lambda folder: f"sqlite:///{folder / 'store.db'}", shared=True),
+)
+
+#: Runs a test over those drivers only that several processes can share.
+over_shared = pytest.mark.parametrize(
+    "variant",
+    [variant for variant in VARIANTS if variant.shared],
+    ids=lambda variant: variant.name,
+    indirect=True,
 )
