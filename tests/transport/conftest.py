@@ -109,16 +109,15 @@ class Clock:
 class _Breakable:
     """One half of a store whose methods fail when they are told to."""
 
-    def __init__(self, part: object, failing: Callable[[str], bool]) -> None:
+    def __init__(self, part: object, check: Callable[[str], None]) -> None:
         self._part = part
-        self._failing = failing
+        self._check = check
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         method = getattr(self._part, name)
 
         def call(*arguments: Any, **named: Any) -> Any:
-            if self._failing(name):
-                raise StoreUnavailable
+            self._check(name)
             return method(*arguments, **named)
 
         return call
@@ -130,12 +129,14 @@ class BreakableDriver:
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
         self._broken: set[str] | None = set()  # names of methods; None for all
-        self.messages: Any = _Breakable(driver.messages, self._fails)
-        self.records: Any = _Breakable(driver.records, self._fails)
+        self._error: Exception = StoreUnavailable()
+        self.messages: Any = _Breakable(driver.messages, self._check)
+        self.records: Any = _Breakable(driver.records, self._check)
 
-    def break_(self, *methods: str) -> None:
+    def break_(self, *methods: str, error: Exception | None = None) -> None:
         """Let these methods fail from now on, or all."""
         self._broken = set(methods) or None
+        self._error = error or StoreUnavailable()
 
     def mend(self) -> None:
         self._broken = set()
@@ -143,8 +144,9 @@ class BreakableDriver:
     def close(self) -> None:
         self._driver.close()
 
-    def _fails(self, method: str) -> bool:
-        return self._broken is None or method in self._broken
+    def _check(self, method: str) -> None:
+        if self._broken is None or method in self._broken:
+            raise self._error
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,7 @@
 """Health, and what every operation answers when the store does not. Sections 3.2 and 9; checklist 25."""
 
 import pytest
+from falcon import testing
 
 from tests.transport.conftest import ADMIN, ENDPOINTS, ONE_STORE, assert_problem
 
@@ -146,3 +147,22 @@ def test_when_the_store_comes_back_service_resumes(full_api, driver):
     assert refused.status_code == 503
     assert full_api.listed() == ["before", "after"]
     assert full_api.get("/v2/ping").status_code == 204
+
+
+# --- something that nobody expected
+
+
+@ONE_STORE
+def test_f10_a_defect_is_no_outage(api, driver, logged):
+    """A client that retries on 503 must not retry this; the log tells what it was, the client does not see."""
+    driver.break_(error=RuntimeError("a wheel came off"))
+
+    answer = testing.simulate_get(api.app, "/v2/queues", headers=api.headers)
+
+    assert_problem(answer, 500, "Internal server error")
+    assert set(answer.json) == {"title", "description"}
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["x-openstack-request-id"] in logged()
+    assert "a wheel came off" in logged()
+    assert "wheel" not in answer.text
+    assert "retry-after" not in answer.headers
