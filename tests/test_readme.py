@@ -28,7 +28,7 @@ BIN = Path(sys.executable).parent
 
 EXAMPLE = "127.0.0.1:8888"  # where the pages expect the service
 READY = 30  # seconds until the service listens, on a slow machine
-SESSION = 60  # seconds that all blocks of a page may take
+SESSION = 100  # seconds that all blocks of a page may take
 END = 40  # seconds until the service has stopped
 
 # What differs from run to run. The same id is the same id throughout a page, so ids are numbered.
@@ -190,6 +190,7 @@ def masked(texts: list[str]) -> list[str]:
     return [TIMES.sub("<time>", IDS.sub(name, text.strip())) for text in texts]
 
 
+@pytest.mark.timeout(READY + SESSION + END + 10)
 @pytest.mark.parametrize("page", SESSIONS, ids=lambda page: page.name)
 def test_a_page_says_what_happens(page, folder, start):
     settings = [block for path, block in FILES if path == page]
