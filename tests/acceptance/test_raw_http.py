@@ -285,7 +285,7 @@ def test_who_stops_sending_does_not_stop_the_service(
     monkeypatch.setattr(processes, "ANSWER", 20.0)
     in_the_head, in_the_body = POST, POST + LENGTH + b"\r\n" + BODY[:5]
     with contextlib.ExitStack() as stack:
-        for sent in (in_the_head, in_the_body) * THREADS:
+        for sent in (in_the_head, in_the_body)[:THREADS]:
             silent = stack.enter_context(socket.create_connection(("127.0.0.1", service.port), ANSWER))
             silent.sendall(sent)
         with service.client() as client:
