@@ -50,9 +50,8 @@ DEFAULTS = {
     "_enable_encrypt_messages": False,
 }
 
-#: Every operation that belongs to this suite, except the version list.
+#: Every operation that belongs to this suite, except the version list, at / and at /v2.
 ENDPOINTS = [
-    ("GET", "/v2"),
     ("GET", "/v2/"),
     ("GET", "/v2/ping"),
     ("HEAD", "/v2/ping"),

@@ -66,16 +66,19 @@ def assert_unauthorized(answer):
 @ONE_STORE
 @pytest.mark.parametrize(
     ("method", "path"),
-    [*ENDPOINTS, ("GET", "/v2/nothing"), ("PUT", "/v1"), ("DELETE", "/v2/queues"), ("GET", "/v2/queues/b@d")],
+    [
+        *ENDPOINTS,
+        ("GET", "/v2/nothing"),
+        ("GET", "/v2/queues/a%2Fb"),
+        ("PUT", "/v1"),
+        ("DELETE", "/v2/queues"),
+        ("GET", "/v2/queues/b@d"),
+    ],
 )
 def test_without_a_token_nothing_is_told(guarded, method, path):
     """Checklist 26; also of paths that do not exist, and before anything else is looked at."""
     assert_unauthorized(guarded.call(method, path))
     assert_unauthorized(guarded.call(method, path, **{"Client-ID": None, "Accept": "application/xml"}))
-
-
-def test_the_version_list_needs_no_token(guarded):
-    assert guarded.get("/").status_code == 300
 
 
 @pytest.mark.parametrize(
@@ -246,9 +249,8 @@ def test_only_an_admin_sees_health(guarded):
 
 @ONE_STORE
 @pytest.mark.parametrize("role", Role)
-@pytest.mark.parametrize("path", ["/v2/", "/v2"])
-def test_everybody_with_a_token_sees_the_home_document(guarded, role, path):
-    assert status_for(guarded, role, "GET", path) == 200
+def test_everybody_with_a_token_sees_the_home_document(guarded, role):
+    assert status_for(guarded, role, "GET", "/v2/") == 200
 
 
 @ONE_STORE

@@ -144,6 +144,26 @@ def test_a_body_that_is_not_needed_may_be_left_out(api, endpoint, headers):
     assert send(api, endpoint, None, b"", **headers).status_code < 300
 
 
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_a_body_that_is_too_large_is_refused_and_changes_nothing(api, claim, endpoint):
+    good = (ENDPOINTS[endpoint][2] % '"GET"').encode()
+
+    answer = send(api, endpoint, claim, good.ljust(262145))
+
+    assert answer.status_code == 400
+    assert_unchanged(api, claim)
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_a_body_that_ends_early_is_refused_and_changes_nothing(api, claim, endpoint):
+    good = (ENDPOINTS[endpoint][2] % '"GET"').encode()
+
+    answer = send(api, endpoint, claim, good, **{"Content-Length": str(len(good) + 1)})
+
+    assert_problem(answer, 400, "Invalid request body")
+    assert_unchanged(api, claim)
+
+
 @pytest.mark.parametrize(
     "value",
     [

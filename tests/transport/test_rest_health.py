@@ -16,7 +16,7 @@ OPERATIONS = {
     "bulk_delete_messages": "delete_many",
     "delete_queue": "drop",
 }
-NEED_THE_STORE = [each for each in ENDPOINTS if each[1] not in ("/v2", "/v2/", "/v2/queues/q1/share")]
+NEED_THE_STORE = [each for each in ENDPOINTS if each[1] not in ("/v2/", "/v2/queues/q1/share")]
 
 
 @pytest.fixture

@@ -19,7 +19,6 @@ pytestmark = ONE_STORE
 
 HEX = uuid.UUID(CLIENT).hex
 METHODS = {
-    "/v2": "GET",
     "/v2/": "GET",
     "/v2/ping": "GET, HEAD",
     "/v2/health": "GET",
