@@ -34,7 +34,7 @@ def bench(context: click.Context, json_file: Path | None) -> None:
     if context.invoked_subcommand is None:
         with _stores(None) as (open_store, folder):
             figures = hotpath.measure(folder, rounds=200)
-            figures += sockets.measure(folder, seconds=1, slices=2)
+            figures += sockets.measure(folder, seconds=1, slices=3)
             figures += depth.measure(open_store, size=50_000, rounds=15)
             _report(open_store, folder, figures, json_file)
 
