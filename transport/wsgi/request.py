@@ -33,9 +33,19 @@ class RestRequest:
         self.path = path  # the variables of the route's template
 
     @property
+    def collection(self) -> str:
+        """What the path is about: queues or topics."""
+        return self.http.path.split("/")[2]
+
+    @property
     def queue_name(self) -> str:
-        """The queue of the path."""
-        return self.path["queue_name"]
+        """The queue, or topic, of the path."""
+        return self.path.get("queue_name") or self.path["topic_name"]
+
+    @property
+    def queue_path(self) -> str:
+        """The path of that queue or topic."""
+        return f"/v2/{self.collection}/{self.queue_name}"
 
     def text(self, name: str) -> str | None:
         """Return a query parameter; None where it is absent or empty. Of several, the last counts."""
