@@ -259,9 +259,7 @@ class MemoryMessages:
             taken = list(takewhile(lambda entry: not entry.message.sealed, free))
             for entry in taken:
                 queue.remove(entry)
-            return Popped(
-                messages=[entry.seen(now) for entry in taken], sealed_next=len(taken) < len(free)
-            )
+            return Popped(messages=[entry.seen(now) for entry in taken], sealed_next=len(taken) < len(free))
 
     def claim(self, address: Address, lease: Lease, *, now: int) -> Claimed:
         """Lease the first messages that are free; see the port."""

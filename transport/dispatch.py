@@ -60,5 +60,5 @@ def explain(operation: str, error: HermodError) -> Problem:
     """Return what a client is told of an error, and log what an operator must know of it."""
     problem = problem_of(error)
     if problem.status >= 500:
-        _log.error("operation refused", operation=operation, reason=str(error), exc_info=error.__cause__)
+        _log.error("operation refused", operation=operation, reason=str(error))
     return problem

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -139,6 +140,7 @@ class QueueService:
             metadata = apply_changes(queue.metadata, parsed)
             try:
                 self._check(metadata)
+                self._check_size(metadata)
             except Invalid as error:
                 raise InvalidChange(str(error)) from error
             if self._records.replace(self._record(replace(queue, metadata=metadata))):
@@ -199,6 +201,12 @@ class QueueService:
         validate(metadata, self._limits)
         if metadata.get("_enable_encrypt_messages") and not self._can_encrypt:
             raise Invalid("The attribute _enable_encrypt_messages needs a service with an encryption key.")
+
+    def _check_size(self, metadata: JsonObject) -> None:
+        # What is created is bounded as a request; changes could add up to more.
+        size = len(json.dumps(metadata, ensure_ascii=False, separators=(",", ":")).encode())
+        if size > self._limits.max_queue_metadata:
+            raise Invalid(f"The metadata must have at most {self._limits.max_queue_metadata} bytes.")
 
     def _scan(self, project: str, listing: Listing, limit: int) -> Iterator[Queue]:
         size = _SCAN if listing.name or listing.metadata else limit
