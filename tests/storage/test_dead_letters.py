@@ -201,6 +201,16 @@ def test_a_moved_message_keeps_who_posted_it_and_that_it_is_sealed(queue, dead):
     assert (moved.body, moved.client_id, moved.sealed) == (b"\x00sealed", "producer", True)
 
 
+def test_what_was_moved_is_hidden_from_its_own_producer_only(queue, dead):
+    queue.post("a", client_id="one")
+    dead.post("b", client_id="two")
+    wear_out(queue, 1)
+    queue.try_claim(dead_letter=terms(dead, max_claims=1))
+
+    assert bodies(dead.page(hide_client="two")) == ["a"]
+    assert bodies(dead.page(hide_client="one")) == ["b"]
+
+
 def test_a_queue_that_is_its_own_dead_letter_queue_has_none(queue):
     queue.post("a")
     wear_out(queue, 5)

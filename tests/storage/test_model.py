@@ -289,6 +289,9 @@ class History(RuleBasedStateMachine):
             expected = self.model.held(address).messages
             assert list(self.store.list(address, selection, now=self.clock.now)) == expected
             assert self.store.stats(address, now=self.clock.now) == self.model.stats(address)
+            hiding = replace(selection, hide_client="two")
+            others = [message for message in expected if message.client_id != "two"]
+            assert list(self.store.list(address, hiding, now=self.clock.now)) == others
 
     @invariant()
     def every_claimed_message_is_in_one_live_claim(self) -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from queues.models import NewMessage
 from tests.storage.probe import bodies, ids
 
 FAR = "7fffffffffffffff"  # the last place that a queue can have
@@ -168,6 +169,32 @@ def test_a_producer_can_hide_its_own_messages(queue):
     assert queue.page(hide_client="producer") == []
     assert len(queue.page(hide_client="consumer", limit=20)) == 15
     assert len(queue.page(limit=20)) == 15
+
+
+def test_a_producer_sees_what_others_posted_before_and_after_it(queue):
+    queue.post("a", client_id="one")
+    queue.post("b", client_id="two")
+    queue.post("c", client_id="two")
+    queue.post("d", client_id="one")
+    queue.post("e", client_id="two")
+
+    assert bodies(queue.page(hide_client="one")) == ["b", "c", "e"]
+    assert bodies(queue.page(hide_client="two")) == ["a", "d"]
+    assert bodies(queue.page(hide_client="")) == ["a", "b", "c", "d", "e"]
+    queue.pop(1)
+    assert bodies(queue.page(hide_client="two")) == ["d"]
+    queue.delete(queue.everything()[2].id)
+    assert bodies(queue.page(hide_client="two")) == []
+    queue.post("f", client_id="one")
+    assert bodies(queue.page(hide_client="two")) == ["f"]
+
+
+def test_one_batch_can_have_several_producers(queue):
+    batch = [NewMessage(body=b"1", ttl=60, client_id="one"), NewMessage(body=b"2", ttl=60, client_id="two")]
+    queue.store.post(queue.address, batch, now=queue.clock.now, create=True)
+
+    assert bodies(queue.page(hide_client="one")) == ["2"]
+    assert bodies(queue.page(hide_client="two")) == ["1"]
 
 
 def test_b6_a_page_is_cut_after_it_is_filtered(queue):
