@@ -97,12 +97,14 @@ def run(settings: Settings) -> None:
 
     Raises what `open_service` raises if the service cannot be opened.
     """
-    if not settings.in_memory:
-        # One clear error beats one from each worker. Nothing stays open: connections do not survive a fork.
-        open_service(settings).close()
+    # One clear error beats one from each worker. Nothing stays open: connections do not survive a fork.
+    open_service(settings).close()
+    master = os.getpid()
     try:
         Server(settings).run()
     except SystemExit as end:
+        if os.getpid() != master:  # a worker: gunicorn tells by the code whether to start another one
+            raise
         raise SystemExit(1 if end.code else 0) from end
 
 
