@@ -1,10 +1,8 @@
 """One SQLite file: connections, transactions, versions of its tables.
 
-Writers of one process share transactions (group commit): a thread that has
-something to write queues it; the first one has the turn and commits everything
-that has queued up by then, with one sync of the disk for all, and passes the turn
-to whoever queued up meanwhile. So threads of a process never compete for the
-file's lock, only processes do, and nobody waits for more than two commits.
+Writers of one process share transactions (`storage.group_commit`), with one sync of
+the disk for all. So threads of a process never compete for the file's lock, only
+processes do.
 """
 
 from __future__ import annotations
@@ -16,17 +14,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from queues.errors import HermodError, StoreDamaged, StoreUnavailable, StoreUnsupported
+from storage.group_commit import GroupCommit, Job
 
 T = TypeVar("T")
 
 #: What marks a file as ours: "Herm" in ASCII.
 APPLICATION_ID = 0x4865726D
-
-#: So many waiting writers at most share one transaction.
-GROUP = 64
 
 _POLL = 0.0005  # seconds between two looks for the file's lock
 
@@ -46,23 +42,6 @@ def vendor_errors() -> Iterator[None]:
         raise StoreUnavailable(f"SQLite: {error}.") from error
 
 
-class _Job(Generic[T]):
-    """One writer's step and what became of it."""
-
-    def __init__(self, step: Callable[[sqlite3.Connection], T]) -> None:
-        self.step = step
-        self.called = threading.Lock()  # held until the job is done, or its thread has the turn
-        self.called.acquire()
-        self.done = False
-        self.error: BaseException | None = None
-        self.value: T | None = None
-
-    def outcome(self) -> T:
-        if self.error is not None:
-            raise self.error
-        return self.value  # type: ignore[return-value]  # set whenever there is no error
-
-
 class SqliteFile:
     """An opened file, shared by all threads of a process.
 
@@ -73,9 +52,8 @@ class SqliteFile:
     def __init__(self, path: Path, *, timeout: float) -> None:
         self.path = path
         self._timeout = timeout
+        self._writers: GroupCommit[sqlite3.Connection] = GroupCommit(self._commit, timeout=timeout)
         self._mutex = threading.Lock()  # guards what follows
-        self._turn_taken = False  # whether some thread commits
-        self._jobs: list[_Job[Any]] = []
         self._idle_readers: list[sqlite3.Connection] = []
         with vendor_errors():
             try:
@@ -127,54 +105,18 @@ class SqliteFile:
 
         A HermodError of the step undoes the step and is raised here.
         """
-        job = _Job(step)
-        with self._mutex:
-            self._jobs.append(job)
-            my_turn, self._turn_taken = not self._turn_taken, True
-        if not my_turn and not job.called.acquire(timeout=self._timeout):
-            self._withdraw(job)
-        if not job.done:
-            try:
-                self._commit(self._next_group())
-            finally:
-                self._pass_the_turn()
-        return job.outcome()
+        return self._writers.run(step)
 
-    def _withdraw(self, job: _Job[Any]) -> None:
-        """Give up waiting; StoreUnavailable unless the job was called at the last moment."""
-        with self._mutex:
-            if job.called.acquire(blocking=False):
-                return
-            if job in self._jobs:
-                self._jobs.remove(job)
-        raise StoreUnavailable("SQLite: other writers of this process take too long.")
-
-    def _next_group(self) -> list[_Job[Any]]:
-        with self._mutex:
-            group, self._jobs = self._jobs[:GROUP], self._jobs[GROUP:]
-        return group
-
-    def _pass_the_turn(self) -> None:
-        with self._mutex:
-            if self._jobs:
-                self._jobs[0].called.release()
-            else:
-                self._turn_taken = False
-
-    def _commit(self, group: Sequence[_Job[Any]]) -> None:
+    def _commit(self, group: Sequence[Job[sqlite3.Connection, object]]) -> None:
         try:
             with vendor_errors():
                 self._transact(group)
-        except BaseException as error:  # each writer raises it for itself
+        except BaseException:
             if self._writer.in_transaction:
                 self._writer.rollback()
-            for job in group:
-                job.error = job.error or error
-        for job in group:
-            job.done = True
-            job.called.release()
+            raise
 
-    def _transact(self, group: Sequence[_Job[Any]]) -> None:
+    def _transact(self, group: Sequence[Job[sqlite3.Connection, object]]) -> None:
         execute = self._writer.execute
         self._begin()
         for job in group:

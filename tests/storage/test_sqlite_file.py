@@ -171,7 +171,7 @@ def test_writers_share_transactions(file):
         first = pool.submit(file.write, slow)
         assert busy.wait(10)
         rest = [pool.submit(file.write, lambda c: c.execute("SELECT 1").fetchone()) for _ in range(8)]
-        while len(file._jobs) < 8:
+        while file._writers.waiting < 8:
             assert not first.done()
         go_on.set()
         assert [each.result(10) for each in rest] == [(1,)] * 8
