@@ -89,8 +89,13 @@ def policy_of(address: Address, metadata: JsonObject, limits: Limits) -> QueuePo
         )
     most = limits.max_messages_post_size
     return QueuePolicy(
-        message_ttl=metadata.get("_default_message_ttl") or limits.default_message_ttl,
-        message_delay=metadata.get("_default_message_delay") or limits.default_message_delay,
+        # An operator may have lowered a maximum since the owner set the default.
+        message_ttl=min(
+            limits.max_message_ttl, metadata.get("_default_message_ttl") or limits.default_message_ttl
+        ),
+        message_delay=min(
+            limits.max_message_delay, metadata.get("_default_message_delay") or limits.default_message_delay
+        ),
         max_post_size=min(most, metadata.get("_max_messages_post_size") or most),
         encrypted=bool(metadata.get("_enable_encrypt_messages")),
         dead_letter=dead_letter,
