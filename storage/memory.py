@@ -1,15 +1,16 @@
-"""The reference driver: what the ports mean, said as plainly as Python can.
+"""The memory driver: the executable meaning of the contract, lost with the process.
 
-Everything is a list or a dictionary of one process, under one lock, and gone with
-it. Nothing is indexed: each question looks at every message of the queue.
+Everything is written the obvious way and looks at every message of a queue; no
+state depends on what has been reclaimed. Where another driver differs from this
+one, one of them is wrong.
 """
 
 from __future__ import annotations
 
+import copy
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
-from copy import deepcopy
 from dataclasses import dataclass, field, replace
 
 from queues.errors import (
@@ -25,7 +26,6 @@ from queues.models import (
     Address,
     Claim,
     Claimed,
-    DeadLetter,
     Durability,
     Landmark,
     Lease,
@@ -40,7 +40,7 @@ from queues.models import (
 
 
 def connect(uri: str, *, timeout: float, clock: Callable[[], int] | None) -> MemoryStore:
-    """Make a store of this process's own for the URI `memory:`."""
+    """Make an empty store for the URI `memory:`; no two calls share one, and nothing ever waits."""
     if uri != "memory:":
         raise StoreUnsupported(f"A store in memory is named by memory:, not {uri!r}.")
     return MemoryStore(clock or _wall_clock)
@@ -51,7 +51,7 @@ def _wall_clock() -> int:
 
 
 class MemoryStore:
-    """Both ports over two dictionaries."""
+    """Both ports over dictionaries."""
 
     def __init__(self, clock: Callable[[], int]) -> None:
         self.messages = MemoryMessages(clock)
@@ -61,55 +61,96 @@ class MemoryStore:
         """Do nothing: there is nothing to let go of."""
 
 
-@dataclass
-class _Stored:
-    """A message and what can change of it."""
+@dataclass(slots=True, eq=False)
+class _Entry:
+    """A message in its place."""
 
-    place: int
-    message: Message  # as posted, but for `expires` and `claim_count`
-    visible: int  # ms; end of the delay
-    claim_id: str | None = None  # the last claim that held it, over or not
+    place: int  # in its queue, from 1
+    message: Message  # as it is without a claim
+    ready: int  # ms; when its delay is over; 0 without one, so that a clock that steps back hides nothing
+    claim: Claim | None = None  # the last one that took it, live or not; None once released
+
+    def holder(self, now: int) -> Claim | None:
+        """Return the live claim that holds the message."""
+        return self.claim if self.claim is not None and self.claim.expires > now else None
+
+    def seen(self, now: int) -> Message:
+        """Return the message as it is at that time."""
+        holder = self.holder(now)
+        return replace(self.message, claim_id=holder.id if holder else None)
+
+    def hand_out(self, claim: Claim, grace: int) -> None:
+        """Give the message to a claim, and let it outlive the claim."""
+        self.claim = claim
+        if self.message.expires < claim.expires:
+            self.message = replace(self.message, expires=claim.expires + grace * 1000)
 
 
-@dataclass
+@dataclass(slots=True, eq=False)
+class _Kept:
+    """A post that may be repeated."""
+
+    fingerprint: bytes  # of what was posted
+    ids: Sequence[str]  # of what was stored then
+    expires: int  # ms; when the key may be used anew
+
+
+@dataclass(slots=True, eq=False)
 class _Queue:
-    """A queue with everything in it."""
+    """All that is known of one queue."""
 
-    generation: str
-    last: int = 0  # place of the newest message so far
-    stored: list[_Stored] = field(default_factory=list)  # by place
-    claims: dict[str, Claim] = field(default_factory=dict)  # without messages
-    posts: dict[str, tuple[Once, int, Posted]] = field(default_factory=dict)  # by key, with expiry (ms)
+    generation: str = field(default_factory=new_generation)  # ends every message id
+    last: int = 0  # the place that was given last
+    entries: dict[str, _Entry] = field(default_factory=dict)  # by message id, in queue order
+    claims: dict[str, Claim] = field(default_factory=dict)  # by id, without their messages
+    kept: dict[str, _Kept] = field(default_factory=dict)  # by idempotency key
 
-    def live(self, now: int) -> list[_Stored]:
-        return [each for each in self.stored if each.message.expires > now]
+    def existing(self, now: int) -> list[_Entry]:
+        """Return the entries that have not expired, in queue order."""
+        return [entry for entry in self.entries.values() if entry.message.expires > now]
 
-    def live_claim(self, claim_id: str | None, now: int) -> Claim | None:
-        claim = self.claims.get(claim_id or "")
+    def free(self, now: int) -> list[_Entry]:
+        """Return the entries that can be claimed, in queue order."""
+        return [entry for entry in self.existing(now) if entry.ready <= now and not entry.holder(now)]
+
+    def find(self, ids: Iterable[str], now: int) -> list[_Entry]:
+        """Return the entries that have these ids, in queue order."""
+        wanted = set(ids)
+        return [entry for entry in self.existing(now) if entry.message.id in wanted]
+
+    def live_claim(self, claim_id: str, now: int) -> Claim | None:
+        """Return a claim of this queue that is not over."""
+        claim = self.claims.get(claim_id)
         return claim if claim is not None and claim.expires > now else None
 
-    def is_claimed(self, each: _Stored, now: int) -> bool:
-        return self.live_claim(each.claim_id, now) is not None
+    def held(self, claim: Claim) -> list[_Entry]:
+        """Return the entries under a live claim, in queue order."""
+        return [entry for entry in self.entries.values() if entry.claim and entry.claim.id == claim.id]
 
-    def ready(self, now: int) -> list[_Stored]:
-        return [each for each in self.live(now) if each.visible <= now and not self.is_claimed(each, now)]
-
-    def shown(self, each: _Stored, now: int) -> Message:
-        return replace(each.message, claim_id=each.claim_id if self.is_claimed(each, now) else None)
-
-    def append(self, message: Message, visible: int) -> str:
+    def append(self, message: Message, ready: int) -> str:
+        """Put a message, its id yet to be given, at the end; return the id."""
         self.last += 1
-        stamped = replace(message, id=message_id(self.last, self.generation))
-        self.stored.append(_Stored(place=self.last, message=stamped, visible=visible))
-        return stamped.id
+        id_ = message_id(self.last, self.generation)
+        self.entries[id_] = _Entry(place=self.last, message=replace(message, id=id_), ready=ready)
+        return id_
 
-    def find(self, ids: Iterable[str], now: int) -> list[_Stored]:
-        places = {place_of(id_, self.generation) for id_ in ids}
-        return [each for each in self.live(now) if each.place in places]
+    def remove(self, entry: _Entry) -> None:
+        """Take a message out."""
+        del self.entries[entry.message.id]
 
-    def remove(self, gone: Collection[_Stored]) -> None:
-        places = {each.place for each in gone}
-        self.stored = [each for each in self.stored if each.place not in places]
+    def reclaim(self, now: int, limit: int) -> int:
+        """Forget up to `limit` things that are over; return how many."""
+        gone = [id_ for id_, entry in self.entries.items() if entry.message.expires <= now][:limit]
+        for id_ in gone:
+            del self.entries[id_]
+        over = [id_ for id_, claim in self.claims.items() if claim.expires <= now][: limit - len(gone)]
+        for id_ in over:
+            del self.claims[id_]
+        rest = limit - len(gone) - len(over)
+        outdated = [key for key, kept in self.kept.items() if kept.expires <= now][:rest]
+        for key in outdated:
+            del self.kept[key]
+        return len(gone) + len(over) + len(outdated)
 
 
 class MemoryMessages:
@@ -119,6 +160,10 @@ class MemoryMessages:
         self.clock = clock
         self._lock = threading.RLock()
         self._queues: dict[Address, _Queue] = {}
+
+    def _queue(self, address: Address) -> _Queue:
+        """Return the queue, or an empty one that nobody keeps."""
+        return self._queues.get(address) or _Queue()
 
     def post(
         self,
@@ -131,61 +176,60 @@ class MemoryMessages:
     ) -> Posted:
         """Append messages; see the port."""
         with self._lock:
-            if address not in self._queues and not create:
-                raise QueueNotFound
-            queue = self._open(address)
-            if once is not None and once.key in queue.posts:
-                earlier, expires, posted = queue.posts[once.key]
-                if expires > now:
-                    if earlier.fingerprint != once.fingerprint:
-                        raise KeyReused
-                    return replace(posted, repeated=True)
-            posted = Posted(
-                ids=[queue.append(_stamped(message, now), now + message.delay * 1000) for message in messages]
+            if address not in self._queues:
+                if not create:
+                    raise QueueNotFound
+                self._queues[address] = _Queue()
+            queue = self._queues[address]
+            kept = queue.kept.get(once.key) if once else None
+            if once and kept and kept.expires > now:
+                if kept.fingerprint != once.fingerprint:
+                    raise KeyReused
+                return Posted(ids=kept.ids, repeated=True)
+            ids = tuple(
+                queue.append(_fresh(new, now), now + new.delay * 1000 if new.delay else 0) for new in messages
             )
-            if once is not None:
-                queue.posts[once.key] = (once, now + once.window * 1000, posted)
-            return posted
+            if once:
+                queue.kept[once.key] = _Kept(once.fingerprint, ids, now + once.window * 1000)
+            return Posted(ids=ids)
 
     def get(self, address: Address, ids: Iterable[str], *, now: int) -> Sequence[Message]:
         """Return messages by id; see the port."""
         with self._lock:
-            queue = self._look(address)
-            return [queue.shown(each, now) for each in queue.find(ids, now)]
+            return [entry.seen(now) for entry in self._queue(address).find(ids, now)]
 
     def list(self, address: Address, selection: Selection, *, now: int) -> Sequence[Message]:
         """Return a page of messages; see the port."""
         with self._lock:
-            queue = self._look(address)
+            queue = self._queue(address)
             after: int | None = 0
             if selection.marker is not None:
                 after = place_of(selection.marker, queue.generation)
             if after is None:
                 return []
-            found = [
-                queue.shown(each, now)
-                for each in queue.live(now)
-                if each.place > after
-                and each.message.client_id != selection.hide_client
-                and (selection.include_claimed or not queue.is_claimed(each, now))
-                and (selection.include_delayed or each.visible <= now)
+            matching = [
+                entry.seen(now)
+                for entry in queue.existing(now)
+                if entry.place > after
+                and entry.message.client_id != selection.hide_client
+                and (selection.include_claimed or not entry.holder(now))
+                and (selection.include_delayed or entry.ready <= now)
             ]
-            return found[: selection.limit]
+            return matching[: selection.limit]
 
     def delete(self, address: Address, message_id: str, *, now: int, claim_id: str | None = None) -> None:
         """Delete one message; see the port."""
         with self._lock:
-            queue = self._look(address)
-            for each in queue.find([message_id], now):
-                held = queue.is_claimed(each, now)
-                if claim_id is None:
-                    if held:
-                        raise MessageClaimed
-                elif not held or queue.live_claim(claim_id, now) is None:
+            queue = self._queue(address)
+            for entry in queue.find([message_id], now):
+                holder = entry.holder(now)
+                if holder is None and claim_id is not None:
                     raise ClaimNotHeld
-                elif each.claim_id != claim_id:
+                if holder is not None and claim_id is None:
                     raise MessageClaimed
-                queue.remove([each])
+                if holder is not None and claim_id is not None and holder.id != claim_id:
+                    raise MessageClaimed if queue.live_claim(claim_id, now) else ClaimNotHeld
+                queue.remove(entry)
 
     def delete_many(
         self,
@@ -197,95 +241,110 @@ class MemoryMessages:
     ) -> None:
         """Delete messages by id; see the port."""
         with self._lock:
-            queue = self._look(address)
-            found = queue.find(ids, now)
-            if claim_ids is not None and any(
-                queue.is_claimed(each, now) and each.claim_id not in claim_ids for each in found
-            ):
+            queue = self._queue(address)
+            doomed = queue.find(ids, now)
+            holders = {holder.id for entry in doomed if (holder := entry.holder(now))}
+            if claim_ids is not None and not holders <= set(claim_ids):
                 raise MessageClaimed
-            queue.remove(found)
+            for entry in doomed:
+                queue.remove(entry)
 
     def pop(self, address: Address, limit: int, *, now: int) -> Sequence[Message]:
         """Remove and return the first messages that are free; see the port."""
         with self._lock:
-            queue = self._look(address)
-            taken = queue.ready(now)[:limit]
-            queue.remove(taken)
-            return [queue.shown(each, now) for each in taken]
+            queue = self._queue(address)
+            taken = queue.free(now)[:limit]
+            for entry in taken:
+                queue.remove(entry)
+            return [entry.seen(now) for entry in taken]
 
     def claim(self, address: Address, lease: Lease, *, now: int) -> Claimed:
         """Lease the first messages that are free; see the port."""
         with self._lock:
-            queue = self._look(address)
-            taken: list[_Stored] = []
-            buried = 0
-            for each in queue.ready(now):
-                if len(taken) == lease.limit:
-                    break
-                if _is_doomed(each, address, lease.dead_letter):
-                    self._bury(queue, each, lease.dead_letter, now)
-                    buried += 1
-                else:
-                    taken.append(each)
+            queue = self._queue(address)
+            taken, moved = self._choose(address, queue, lease, now)
             if not taken:
-                return Claimed(claim=None, dead_lettered=buried)
+                return Claimed(claim=None, dead_lettered=moved)
             claim = Claim(id=new_claim_id(), ttl=lease.ttl, renewed=now, expires=now + lease.ttl * 1000)
             queue.claims[claim.id] = claim
-            for each in taken:
-                each.claim_id = claim.id
-                each.message = replace(each.message, claim_count=each.message.claim_count + 1)
-                _extend(each, claim, lease)
-            messages = [queue.shown(each, now) for each in taken]
-            return Claimed(claim=replace(claim, messages=messages), dead_lettered=buried)
+            for entry in taken:
+                entry.hand_out(claim, lease.grace)
+                entry.message = replace(entry.message, claim_count=entry.message.claim_count + 1)
+            messages = tuple(entry.seen(now) for entry in taken)
+            return Claimed(claim=replace(claim, messages=messages), dead_lettered=moved)
+
+    def _choose(
+        self, address: Address, queue: _Queue, lease: Lease, now: int
+    ) -> tuple[Sequence[_Entry], int]:
+        """Return what to claim, having moved what was claimed too often, and how much that was."""
+        dead = lease.dead_letter
+        if dead is None or dead.address == address:  # its own dead-letter queue would loop for ever
+            return queue.free(now)[: lease.limit], 0
+        taken: list[_Entry] = []
+        moved = 0
+        for entry in queue.free(now):
+            if len(taken) == lease.limit:
+                break
+            if entry.message.claim_count < dead.max_claims:
+                taken.append(entry)
+                continue
+            queue.remove(entry)
+            message = replace(entry.message, claim_count=0)
+            if dead.ttl is not None:
+                message = replace(message, created=now, expires=now + dead.ttl * 1000)
+            self._queues.setdefault(dead.address, _Queue()).append(message, entry.ready)
+            moved += 1
+        return taken, moved
 
     def read_claim(self, address: Address, claim_id: str, *, now: int) -> Claim:
         """Return a live claim; see the port."""
         with self._lock:
-            queue = self._look(address)
+            queue = self._queue(address)
             claim = queue.live_claim(claim_id, now)
             if claim is None:
                 raise ClaimNotFound
-            held = [queue.shown(each, now) for each in queue.live(now) if each.claim_id == claim_id]
-            return replace(claim, messages=held)
+            return replace(claim, messages=tuple(entry.seen(now) for entry in queue.held(claim)))
 
     def renew(self, address: Address, claim_id: str, lease: Lease, *, now: int) -> None:
         """Let a live claim begin anew; see the port."""
         with self._lock:
-            queue = self._look(address)
+            queue = self._queue(address)
             claim = queue.live_claim(claim_id, now)
             if claim is None:
                 raise ClaimNotFound
             renewed = replace(claim, ttl=lease.ttl, renewed=now, expires=now + lease.ttl * 1000)
-            for each in queue.live(now):
-                if each.claim_id == claim_id:
-                    _extend(each, renewed, lease)
             queue.claims[claim_id] = renewed
+            for entry in queue.held(claim):
+                entry.hand_out(renewed, lease.grace)
 
     def release(self, address: Address, claim_id: str, *, now: int) -> None:
         """End a claim; see the port."""
         with self._lock:
-            self._look(address).claims.pop(claim_id, None)
+            queue = self._queue(address)
+            claim = queue.live_claim(claim_id, now)
+            if claim is not None:
+                del queue.claims[claim_id]
+                for entry in queue.held(claim):
+                    entry.claim = None
 
     def stats(self, address: Address, *, now: int) -> Stats:
         """Count the messages of a queue; see the port."""
         with self._lock:
-            queue = self._look(address)
-            live = queue.live(now)
-            claimed = sum(queue.is_claimed(each, now) for each in live)
-            ends = [Landmark(id=each.message.id, created=each.message.created) for each in live]
+            entries = self._queue(address).existing(now)
+            claimed = sum(1 for entry in entries if entry.holder(now))
             return Stats(
-                free=len(live) - claimed,
+                free=len(entries) - claimed,
                 claimed=claimed,
-                oldest=ends[0] if ends else None,
-                newest=ends[-1] if ends else None,
+                oldest=_landmark(entries[0]) if entries else None,
+                newest=_landmark(entries[-1]) if entries else None,
             )
 
     def purge(self, address: Address, *, now: int) -> None:
         """Remove all messages and claims; see the port."""
         with self._lock:
-            queue = self._look(address)
-            queue.stored = []
-            queue.claims = {}
+            queue = self._queue(address)
+            queue.entries.clear()
+            queue.claims.clear()
 
     def drop(self, address: Address) -> None:
         """Remove all that is known of the queue; see the port."""
@@ -294,72 +353,40 @@ class MemoryMessages:
 
     def expire(self, *, now: int, limit: int) -> int:
         """Reclaim what is over; see the port."""
-        count = 0
         with self._lock:
+            done = 0
             for queue in self._queues.values():
-                gone = [each for each in queue.stored if each.message.expires <= now][: limit - count]
-                queue.remove(gone)
-                over = [id_ for id_, claim in queue.claims.items() if claim.expires <= now]
-                for claim_id in over:
-                    del queue.claims[claim_id]
-                old = [key for key, (_, expires, _) in queue.posts.items() if expires <= now]
-                for key in old:
-                    del queue.posts[key]
-                count += len(gone) + len(over) + len(old)
-                if count >= limit:
-                    break
-        return count
+                done += queue.reclaim(now, limit - done)
+            return done
 
     def totals(self, *, now: int) -> Stats:
         """Count the messages of all queues; see the port."""
         with self._lock:
-            each = [self.stats(address, now=now) for address in self._queues]
-        return Stats(free=sum(stats.free for stats in each), claimed=sum(stats.claimed for stats in each))
+            parts = [self.stats(address, now=now) for address in self._queues]
+            return Stats(free=sum(part.free for part in parts), claimed=sum(part.claimed for part in parts))
 
     def durability(self) -> Durability:
-        """Tell that there is none; see the port."""
-        return Durability(driver="memory", facts={}, warnings=("Everything is lost when the process ends.",))
-
-    def _look(self, address: Address) -> _Queue:
-        """Return a queue; an empty one, which is not kept, where there is none."""
-        return self._queues.get(address) or _Queue(generation=new_generation())
-
-    def _open(self, address: Address) -> _Queue:
-        """Return a queue, which is there from now on."""
-        return self._queues.setdefault(address, self._look(address))
-
-    def _bury(self, queue: _Queue, each: _Stored, dead_letter: DeadLetter | None, now: int) -> None:
-        if dead_letter is None:
-            return
-        message = replace(each.message, claim_count=0)
-        if dead_letter.ttl is not None:
-            message = replace(message, created=now, expires=now + dead_letter.ttl * 1000)
-        self._open(dead_letter.address).append(message, visible=now)
-        queue.remove([each])
+        """Admit that nothing lasts; see the port."""
+        return Durability(
+            driver="memory",
+            facts={"kept in": "the memory of one process"},
+            warnings=("Everything is lost when the process ends.",),
+        )
 
 
-def _stamped(message: NewMessage, now: int) -> Message:
+def _fresh(new: NewMessage, now: int) -> Message:
     return Message(
-        id="",  # given by the queue
-        body=message.body,
+        id="",
+        body=new.body,
         created=now,
-        expires=now + message.ttl * 1000,
-        client_id=message.client_id,
-        sealed=message.sealed,
+        expires=now + new.ttl * 1000,
+        client_id=new.client_id,
+        sealed=new.sealed,
     )
 
 
-def _is_doomed(each: _Stored, source: Address, dead_letter: DeadLetter | None) -> bool:
-    return (
-        dead_letter is not None
-        and dead_letter.address != source
-        and each.message.claim_count >= dead_letter.max_claims
-    )
-
-
-def _extend(each: _Stored, claim: Claim, lease: Lease) -> None:
-    if each.message.expires < claim.expires:
-        each.message = replace(each.message, expires=claim.expires + lease.grace * 1000)
+def _landmark(entry: _Entry) -> Landmark:
+    return Landmark(id=entry.message.id, created=entry.message.created)
 
 
 class MemoryRecords:
@@ -375,13 +402,13 @@ class MemoryRecords:
             key = (record.kind, record.scope, record.name)
             if key in self._records:
                 return False
-            self._records[key] = replace(deepcopy(record), revision=0)
+            self._records[key] = replace(record, revision=0, data=copy.deepcopy(record.data))
             return True
 
     def fetch(self, kind: str, scope: str, name: str) -> Record | None:
         """Return a record; see the port."""
         with self._lock:
-            return deepcopy(self._records.get((kind, scope, name)))
+            return copy.deepcopy(self._records.get((kind, scope, name)))
 
     def replace(self, record: Record) -> bool:
         """Store new data if nobody else has; see the port."""
@@ -390,7 +417,8 @@ class MemoryRecords:
             stored = self._records.get(key)
             if stored is None or stored.revision != record.revision:
                 return False
-            self._records[key] = replace(deepcopy(record), revision=record.revision + 1)
+            data = copy.deepcopy(record.data)
+            self._records[key] = replace(record, revision=record.revision + 1, data=data)
             return True
 
     def remove(self, kind: str, scope: str, name: str) -> bool:
@@ -401,14 +429,11 @@ class MemoryRecords:
     def scan(self, kind: str, scope: str, *, after: str = "", limit: int) -> Sequence[Record]:
         """Return a page of records by name; see the port."""
         with self._lock:
-            found = [
-                record
-                for record in self._records.values()
-                if (record.kind, record.scope) == (kind, scope) and record.name.encode() > after.encode()
-            ]
-            return deepcopy(sorted(found, key=lambda record: record.name.encode())[:limit])
+            # Python sorts text by code point, which is the byte order of UTF-8.
+            names = sorted(n for k, s, n in self._records if (k, s) == (kind, scope) and n > after)
+            return [copy.deepcopy(self._records[kind, scope, name]) for name in names[:limit]]
 
     def count(self, kind: str, scope: str) -> int:
         """Count records; see the port."""
         with self._lock:
-            return sum((each.kind, each.scope) == (kind, scope) for each in self._records.values())
+            return sum(1 for k, s, _ in self._records if (k, s) == (kind, scope))

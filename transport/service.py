@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from queues.signing import Signer
-
 from queues.ports import Router
 from queues.service.claims import ClaimService
 from queues.service.health import HealthService
 from queues.service.messages import MessageService
 from queues.service.queues import QueueService
 from queues.service.tokens import TokenService
+from queues.signing import Signer
 from transport.access import AccessPolicy
 from transport.settings import Settings
 

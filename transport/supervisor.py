@@ -47,7 +47,7 @@ def supervise(loaded: Loaded) -> int:
     return Supervisor(
         # The one process that has a memory: store is its own janitor.
         parts=("api",) if settings.in_memory else PARTS,
-        environ={**os.environ, **loaded.environ()},
+        environ=loaded.environ(),
         grace=settings.api.graceful_timeout + _MARGIN,
     ).run()
 

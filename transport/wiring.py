@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from queues.sealing import KeyRing
-from queues.signing import Signer
-
 from queues.ports import Driver
+from queues.sealing import KeyRing
 from queues.service.claims import ClaimService
 from queues.service.health import HealthService
 from queues.service.messages import MessageService
 from queues.service.queues import QueueService
 from queues.service.tokens import TokenService
+from queues.signing import Signer
 from storage.pooling import OneStore
 from storage.registry import connect
 from transport.access import AccessPolicy

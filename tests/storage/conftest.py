@@ -1,8 +1,11 @@
+"""Opens each driver in turn, on a clock that only the test moves."""
+
 from contextlib import closing
 
 import pytest
 
 from storage.registry import connect
+from tests.storage.probe import Clock, Probe
 from tests.storage.variants import VARIANTS
 
 
@@ -12,13 +15,28 @@ def variant(request):
 
 
 @pytest.fixture
-def uri(request, variant, tmp_path):
-    """The URI of a fresh store."""
-    return variant.uri(request, tmp_path)
+def shared(variant):
+    """Run only over drivers that several processes can open."""
+    if not variant.shared:
+        pytest.skip(f"nobody shares the {variant.name} store")
 
 
 @pytest.fixture
-def driver(uri):
-    """An opened, fresh store."""
-    with closing(connect(uri)) as opened:
+def uri(variant, tmp_path):
+    return variant.uri(tmp_path)
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def driver(uri, clock):
+    with closing(connect(uri, timeout=5.0, clock=clock)) as opened:
         yield opened
+
+
+@pytest.fixture
+def queue(driver, clock):
+    return Probe(driver.messages, clock)

@@ -1,4 +1,8 @@
-"""The drivers that the storage suite runs over, one line each."""
+"""The drivers that the suite runs over: one line each.
+
+A difference between drivers is a field here, and a test asks for the field; no
+test asks for the name of a driver.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +10,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """One way to have a store."""
+    """One way to open a store."""
 
-    name: str
-    uri: Callable[[pytest.FixtureRequest, Path], str]  # makes the URI of a fresh store
-    shared: bool = True  # whether several processes can use one store
-    examples: int = 100  # histories that the model test tries
+    name: str  # how pytest shows it
+    uri: Callable[[Path], str]  # names the store that belongs to a folder, empty for a new folder
+    shared: bool  # whether it outlives its processes, and several can open it at once
 
 
 VARIANTS = (
-    Variant(name="memory", uri=lambda _, __: "memory:", shared=False),
-    Variant(name="sqlite", uri=lambda _, folder: f"sqlite:///{folder / 'hermod.db'}"),
+    Variant(name="memory", uri=lambda folder: "memory:", shared=False),
+    Variant(name="sqlite", uri=lambda folder: f"sqlite:///{folder / 'store.db'}", shared=True),
 )

@@ -116,7 +116,7 @@ def run(tmp_path) -> Iterator[Callable[..., Process]]:
 
 @pytest.fixture
 def supervise(run) -> Callable[..., Process]:
-    def start(grace: float = DEADLINE, settled: float = 0.2, **scripts: str) -> Process:
+    def start(grace: float = DEADLINE, settled: float = DEADLINE, **scripts: str) -> Process:
         commands = {name: [sys.executable, "-c", script] for name, script in scripts.items()}
         options = {"commands": commands, "grace": grace, "settled": settled}
         process: Process = run("-c", RUNNER, json.dumps(options))
@@ -158,20 +158,19 @@ class TestSupervisor:
         assert process.ended() == 0
 
     def test_a_part_that_cannot_start_ends_everything_with_its_code(self, supervise):
-        process = supervise(settled=DEADLINE, one=POLITE, two="import sys; sys.exit('no disk')")
+        process = supervise(one=POLITE, two="import sys; sys.exit('no disk')")
         assert process.ended() == 1
         assert "no disk" in process.text()
         assert "a part cannot start" in process.text()
         assert all(gone(pid) for pid in pids(process.lines("start")))
 
     def test_a_part_that_is_killed_at_its_start_has_a_code_too(self, supervise):
-        process = supervise(settled=DEADLINE, one="import os; os.kill(os.getpid(), 9)")
+        process = supervise(one="import os; os.kill(os.getpid(), 9)")
         assert process.ended() == 128 + 9
 
     def test_a_part_that_ends_later_is_started_again(self, supervise):
-        process = supervise(one=POLITE, two=POLITE)
+        process = supervise(settled=0, one=POLITE, two=POLITE)
         first, other = pids(eventually(lambda: len(process.lines("start")) == 2 and process.lines("start")))
-        eventually(lambda: time.time() - psutil.Process(first).create_time() > 1)
         os.kill(first, signal.SIGKILL)
         eventually(lambda: len(process.lines("start")) == 3)
         assert not gone(other)

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from queues.signing import SignedUrl
-
 from queues.errors import Invalid, QueueNotFound
 from queues.limits import check_address
 from queues.models import Address, Caller, JsonObject, Queue, Stats
 from queues.service.queues import Listing
+from queues.signing import SignedUrl
 from transport.dispatch import Operation
 from transport.schemas.queues import (
     QueueCreate,

@@ -42,15 +42,16 @@ class Loaded:
     settings: Settings  # complete and valid
     sources: Mapping[str, str]  # dotted key -> "default", "file PATH", "environment NAME" or "flag --NAME"
     file: Path | None  # absolute path of the file that was read
+    inherited: Mapping[str, str]  # the environment that they were read in
 
     def environ(self) -> dict[str, str]:
-        """Return what a child process needs in its environment, on top of ours, to load the same."""
+        """Return the environment in which a child process loads the same."""
         flags = [KEYS[name] for name, source in self.sources.items() if source.startswith("flag ")]
         # The values of flags are plain; in the environment, a switch is a word in small letters.
         texts = {key.environ: str(key.value(self.settings)) for key in flags}
         switches = {key.environ for key in flags if key.kind is Kind.SWITCH}
         found = {name: text.lower() if name in switches else text for name, text in texts.items()}
-        return found | ({_FILE_VARIABLE: str(self.file)} if self.file else {})
+        return {**self.inherited, **found, **({_FILE_VARIABLE: str(self.file)} if self.file else {})}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -172,7 +173,7 @@ def load(
     if finder.problems or settings is None:
         raise SettingsError("\n".join(finder.problems))
     sources = {name: finder.found[name].source if name in finder.found else "default" for name in KEYS}
-    return Loaded(settings=settings, sources=sources, file=path)
+    return Loaded(settings=settings, sources=sources, file=path, inherited=environ)
 
 
 def _file_of(environ: Mapping[str, str]) -> Path | None:

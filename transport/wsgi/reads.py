@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from queues.errors import InvalidChange
 from queues.models import Address
 from transport.documents import decode
 from transport.operations.system import Nothing
@@ -80,7 +81,7 @@ def queue_create(request: RestRequest) -> QueueCreate:
 
 def queue_update(request: RestRequest) -> QueueUpdate:
     """Read a JSON patch."""
-    raw = request.body(request.service.settings.limits.max_queue_metadata)
+    raw = request.body(request.service.settings.limits.max_queue_metadata, refusal=InvalidChange)
     media_type = (request.http.content_type or "").partition(";")[0].strip().lower()
     if media_type != PATCH_TYPE:
         raise UnsupportedMediaType

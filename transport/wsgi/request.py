@@ -70,10 +70,10 @@ class RestRequest:
         parts = value if isinstance(value, list) else [value]
         return [item for part in parts for item in part.split(",") if item] or None
 
-    def body(self, limit: int) -> bytes:
+    def body(self, limit: int, *, refusal: type[Invalid] = Invalid) -> bytes:
         """Return the body; empty where there is none.
 
-        Raises Invalid for one of more than `limit` bytes, before it is read.
+        Raises `refusal` for one of more than `limit` bytes, before it is read.
         """
         length = self.http.content_length
         stream = self.http.env["wsgi.input"]
@@ -81,13 +81,13 @@ class RestRequest:
             chunked = "chunked" in self.http.env.get("HTTP_TRANSFER_ENCODING", "").lower()
             raw: bytes = stream.read(limit + 1) if chunked else b""
         elif length > limit:
-            raise _too_large(limit)
+            raise refusal(_too_large(limit))
         else:
             raw = stream.read(length) if length else b""
             if len(raw) < length:
                 raise MalformedBody("The request body ended early.")
         if len(raw) > limit:
-            raise _too_large(limit)
+            raise refusal(_too_large(limit))
         return raw
 
     def document(self, decoder: msgspec.json.Decoder[T]) -> T:
@@ -103,5 +103,5 @@ class RestRequest:
         return decode(raw, decoder) if raw else absent
 
 
-def _too_large(limit: int) -> Invalid:
-    return Invalid(f"The request body must have at most {limit} bytes.")
+def _too_large(limit: int) -> str:
+    return f"The request body must have at most {limit} bytes."

@@ -1,0 +1,80 @@
+"""The command line: `python -m bench [depth|hotpath]`; without a name, a short version of everything."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import click
+
+from bench import depth
+from bench.conditions import conditions
+from bench.report import Figure, save, text
+from queues.ports import Driver
+from storage.registry import connect
+
+_STORE = click.option("--store", metavar="URI", help="Measure this store instead of new SQLite files.")
+_JSON = click.option(
+    "--json",
+    "json_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write the figures to a file too.",
+)
+
+
+@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@_JSON
+@click.pass_context
+def bench(context: click.Context, json_file: Path | None) -> None:
+    """Measure Hermod; without a command, a short version of everything."""
+    if context.invoked_subcommand is None:
+        with _stores(None) as (open_store, folder):
+            figures = depth.measure(open_store, size=50_000, rounds=15)
+            _report(open_store, folder, figures, json_file)
+
+
+@bench.command(name="depth")
+@click.option("--messages", default=200_000, show_default=True, help="How deep the large queues are.")
+@click.option("--rounds", default=50, show_default=True, help="How often each operation is timed.")
+@_STORE
+@_JSON
+def _depth(messages: int, rounds: int, store: str | None, json_file: Path | None) -> None:
+    """Compare what operations cost on small queues and on large ones."""
+    with _stores(store) as (open_store, folder):
+        figures = depth.measure(open_store, size=messages, rounds=rounds)
+        figures += depth.measure_debts(open_store, size=messages)
+        _report(open_store, folder, figures, json_file)
+
+
+@contextmanager
+def _stores(uri: str | None) -> Iterator[tuple[Callable[[str], Driver], Path]]:
+    """Yield a function that opens stores by name, and the folder of the files.
+
+    There is a new SQLite file for each name, or the one store of the URI for all.
+    """
+    with TemporaryDirectory(prefix="hermod-bench-") as folder, ExitStack() as opened:
+        run = secrets.token_hex(4)
+
+        def open_store(name: str) -> Driver:
+            driver = connect(uri or f"sqlite:///{folder}/{run}-{name}.db")
+            opened.callback(driver.close)
+            return driver
+
+        yield open_store, Path(folder)
+
+
+def _report(
+    open_store: Callable[[str], Driver], folder: Path, figures: Sequence[Figure], json_file: Path | None
+) -> None:
+    found = conditions(open_store("conditions"), folder)
+    click.echo(text(found, figures))
+    if json_file is not None:
+        save(json_file, found, figures)
+
+
+if __name__ == "__main__":
+    bench(prog_name="python -m bench")
