@@ -38,6 +38,8 @@ SHARDS = 64  # fixed: a queue's shard is part of its keys
 
 _LOOK = 500  # messages that one call looks at when it hides those of a client
 _QUEUES = 200  # queues that one call counts
+_Answer = list[Any]  # what a script answered, unpacked
+
 _CLIENT = 250  # bytes of a client id that are kept
 
 #: Whether the body is encrypted, and when it was posted (ms).
@@ -88,7 +90,7 @@ class RedisMessages:
             for message in messages
         ]
         key = (once.key, once.fingerprint, once.window * 1000) if once else (False, b"", 0)
-        word, *answer = self._link.run("post", _base(address), now, create, new_generation(), *key, rows)
+        word, *answer = self._link.run("post", self._base(address), now, create, new_generation(), *key, rows)
         if word == b"unknown":
             raise QueueNotFound
         if word == b"reused":
@@ -153,13 +155,13 @@ class RedisMessages:
         dead: tuple[str, int, int, str] | bool = False
         if lease.dead_letter is not None and lease.dead_letter.address != address:
             expiry = 0 if lease.dead_letter.ttl is None else now + lease.dead_letter.ttl * 1000
-            target = _base(lease.dead_letter.address)
+            target = self._base(lease.dead_letter.address)
             dead = (target, lease.dead_letter.max_claims, expiry, new_generation())
         id_, until = new_claim_id(), now + lease.ttl * 1000
         buried = 0
         while True:
             terms = (id_, lease.limit, lease.ttl, until, lease.grace * 1000, dead)
-            word, *answer = self._link.run("claim", _base(address), now, *terms)
+            word, *answer = self._link.run("claim", self._base(address), now, *terms)
             if word == b"unknown":
                 return Claimed(claim=None)
             buried += answer[2] if answer else 0
@@ -205,11 +207,11 @@ class RedisMessages:
 
     def purge(self, address: Address, *, now: int) -> None:
         """Remove all messages and claims; see the port."""
-        self._link.run("clear", _base(address), False)
+        self._link.run("clear", self._base(address), False)
 
     def drop(self, address: Address) -> None:
         """Remove all that is known of the queue; see the port."""
-        self._link.run("clear", _base(address), True)
+        self._link.run("clear", self._base(address), True)
 
     def expire(self, *, now: int, limit: int) -> int:
         """Reclaim what is over, shard by shard; see the port."""
@@ -217,7 +219,7 @@ class RedisMessages:
         for shard in range(SHARDS):
             if done >= limit:
                 break
-            done += self._link.run("expire", _due_key(shard), now, limit - done)[1]
+            done += self._link.run("expire", self._due_key(shard), now, limit - done)[1]
         return done
 
     def totals(self, *, now: int) -> Stats:
@@ -226,7 +228,7 @@ class RedisMessages:
         for shard in range(SHARDS):
             rank = 0
             while True:
-                word, *answer = self._link.run("totals", _due_key(shard), now, rank, _QUEUES)
+                word, *answer = self._link.run("totals", self._due_key(shard), now, rank, _QUEUES)
                 if word == b"again":
                     continue
                 free += answer[0]
@@ -240,6 +242,16 @@ class RedisMessages:
         """Ask the server what it writes to disk, and when; see the port."""
         return self._link.durability()
 
+    def _base(self, address: Address) -> str:
+        """Return the key that all keys of a queue begin with; its length makes the project's end plain."""
+        project = address.project.encode()
+        digest = hashlib.blake2b(project + b"\0" + address.queue.encode(), digest_size=4).digest()
+        shard = int.from_bytes(digest) % SHARDS
+        return f"{self._link.prefix}:{{{shard}}}:{len(project)}:{address.project}:{address.queue}"
+
+    def _due_key(self, shard: int) -> str:
+        return f"{self._link.prefix}:{{{shard}}}:due"
+
     def _delete(
         self, address: Address, now: int, ids: Iterable[str], rule: str, claims: Sequence[str]
     ) -> None:
@@ -252,27 +264,16 @@ class RedisMessages:
     def _word(self, script: str, address: Address, now: int, *argument: object) -> bytes:
         return bytes(self._answer(script, address, now, *argument)[0])
 
-    def _settled(self, script: str, address: Address, now: int, *argument: object) -> list[Any]:
+    def _settled(self, script: str, address: Address, now: int, *argument: object) -> _Answer:
         """Run a script; return what follows its ok, nothing where there is no such thing."""
         word, *answer = self._answer(script, address, now, *argument)
         return answer if word == b"ok" else []
 
-    def _answer(self, script: str, address: Address, now: int, *argument: object) -> list[Any]:
+    def _answer(self, script: str, address: Address, now: int, *argument: object) -> _Answer:
         while True:  # each call settles a part of what is overdue, so this ends
-            answer = self._link.run(script, _base(address), now, *argument)
+            answer = self._link.run(script, self._base(address), now, *argument)
             if answer[0] != b"again":
                 return answer
-
-
-def _base(address: Address) -> str:
-    project = address.project.encode()
-    digest = hashlib.blake2b(project + b"\0" + address.queue.encode(), digest_size=4).digest()
-    shard = int.from_bytes(digest) % SHARDS
-    return f"hermod:{{{shard}}}:{len(project)}:{address.project}:{address.queue}"
-
-
-def _due_key(shard: int) -> str:
-    return f"hermod:{{{shard}}}:due"
 
 
 def _split(ids: Iterable[str]) -> list[tuple[int, str]]:
@@ -343,47 +344,46 @@ class RedisRecords:
 
     def insert(self, record: Record) -> bool:
         """Store a record unless its name is taken; see the port."""
-        key = _records_key(record.kind, record.scope)
+        key = self._key(record.kind, record.scope)
         value = _pack_record(record, revision=0)
-        return self._link.run("record_insert", key, record.name, value)[0] == b"ok"
+        return bool(self._link.run("record_insert", key, record.name, value)[0] == b"ok")
 
     def fetch(self, kind: str, scope: str, name: str) -> Record | None:
         """Return a record; see the port."""
         with vendor_errors():
-            value = self._link.client.hget(f"{_records_key(kind, scope)}:v", name)
+            value = self._link.client.hget(f"{self._key(kind, scope)}:v", name)
         return None if value is None else _unpack_record(kind, scope, name, value)
 
     def replace(self, record: Record) -> bool:
         """Store new data if nobody else has; see the port."""
-        key = _records_key(record.kind, record.scope)
+        key = self._key(record.kind, record.scope)
         value = _pack_record(record, revision=record.revision + 1)
         answer = self._link.run("record_replace", key, record.name, record.revision, value)
-        return answer[0] == b"ok"
+        return bool(answer[0] == b"ok")
 
     def remove(self, kind: str, scope: str, name: str) -> bool:
         """Remove a record; see the port."""
-        return self._link.run("record_remove", _records_key(kind, scope), name)[0] == b"ok"
+        return bool(self._link.run("record_remove", self._key(kind, scope), name)[0] == b"ok")
 
     def scan(self, kind: str, scope: str, *, after: str = "", limit: int) -> Sequence[Record]:
         """Return a page of records by name; see the port."""
-        answer = self._link.run("record_scan", _records_key(kind, scope), after, limit)
+        answer = self._link.run("record_scan", self._key(kind, scope), after, limit)
         return [_unpack_record(kind, scope, name.decode(), value) for name, value in answer[1]]
 
     def count(self, kind: str, scope: str) -> int:
         """Count records; see the port."""
         with vendor_errors():
-            return int(self._link.client.hlen(f"{_records_key(kind, scope)}:v"))
+            return int(self._link.client.hlen(f"{self._key(kind, scope)}:v"))
 
-
-def _records_key(kind: str, scope: str) -> str:
-    digest = hashlib.blake2b(f"{kind}\0{scope}".encode(), digest_size=4).hexdigest()
-    return f"hermod:{{{digest}}}:{kind}:{scope}"
+    def _key(self, kind: str, scope: str) -> str:
+        digest = hashlib.blake2b(f"{kind}\0{scope}".encode(), digest_size=4).hexdigest()
+        return f"{self._link.prefix}:{{{digest}}}:{kind}:{scope}"
 
 
 def _pack_record(record: Record, *, revision: int) -> bytes:
     return bytes(msgpack.packb((revision, record.v, msgspec.json.encode(record.data)), use_bin_type=False))
 
 
-def _unpack_record(kind: str, scope: str, name: str, value: bytes) -> Record:
+def _unpack_record(kind: str, scope: str, name: str, value: bytes | str) -> Record:
     revision, v, data = msgpack.unpackb(value, raw=True)
     return Record(kind=kind, scope=scope, name=name, v=v, revision=revision, data=msgspec.json.decode(data))

@@ -5,12 +5,15 @@
     redis+cluster://host:port[,host:port...]               a cluster
     rediss://, rediss+sentinel://, rediss+cluster://        the same over TLS
 
-A query may follow, such as `?ssl_ca_certs=/path`; it is handed to redis-py.
+A query may follow: `prefix` is what all keys begin with (default `hermod`), so that
+several services can share a server; the rest, such as `ssl_ca_certs=/path`, is handed
+to redis-py.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -30,6 +33,7 @@ from queues.errors import StoreUnavailable, StoreUnsupported
 from queues.models import Durability
 
 _SCRIPTS: Final = files("storage").joinpath("lua")
+_PREFIX = re.compile(r"[A-Za-z0-9_-]{1,64}").fullmatch
 _CLOCK_AGE = 1.0  # seconds between two looks at the server's clock
 
 
@@ -49,7 +53,11 @@ class RedisLink:
     """
 
     def __init__(self, uri: str, *, timeout: float) -> None:
-        self.client = _client(uri, timeout)
+        try:
+            with vendor_errors():
+                self.client, self.prefix = _client(uri, timeout)
+        except (TypeError, ValueError) as error:
+            raise StoreUnsupported(f"The URI of the Redis store is wrong: {error}.") from error
         self._sources: dict[str, str] = {}
         self._digests: dict[str, str] = {}
         self._clock_lock = threading.Lock()
@@ -113,7 +121,7 @@ class RedisLink:
         info: dict[str, Any] = self.client.info("server", **node)
         facts = {"Redis": str(info["redis_version"]), "mode": str(info["redis_mode"])}
         for name in ("appendonly", "appendfsync", "maxmemory", "maxmemory-policy"):
-            facts |= {key: str(value) for key, value in self.client.config_get(name, **node).items()}
+            facts |= {str(key): str(value) for key, value in self.client.config_get(name, **node).items()}
         return facts
 
     def _source(self, script: str) -> str:
@@ -125,7 +133,7 @@ class RedisLink:
         return self._sources[script]
 
 
-def _client(uri: str, timeout: float) -> Redis | RedisCluster:
+def _client(uri: str, timeout: float) -> tuple[Redis | RedisCluster, str]:
     parts = urlsplit(uri)
     scheme, _, kind = parts.scheme.partition("+")
     if scheme not in ("redis", "rediss") or kind not in ("", "sentinel", "cluster"):
@@ -136,6 +144,9 @@ def _client(uri: str, timeout: float) -> Redis | RedisCluster:
         "retry": Retry(NoBackoff(), 0),
         **dict(parse_qsl(parts.query)),
     }
+    prefix: str = options.pop("prefix", "hermod")
+    if not _PREFIX(prefix):
+        raise StoreUnsupported("The prefix of a Redis store has letters, digits, hyphens and underscores.")
     if scheme == "rediss":
         options["ssl"] = True
     if parts.username:
@@ -145,16 +156,17 @@ def _client(uri: str, timeout: float) -> Redis | RedisCluster:
     hosts = _hosts(parts.netloc.rpartition("@")[2])
     path = parts.path.strip("/").split("/") if parts.path.strip("/") else []
     if kind == "cluster":
-        return RedisCluster(startup_nodes=[ClusterNode(host, port) for host, port in hosts], **options)
+        nodes = [ClusterNode(host, port) for host, port in hosts]  # type: ignore[no-untyped-call]
+        return RedisCluster(startup_nodes=nodes, **options), prefix
     if kind == "sentinel":
         if not path:
             raise StoreUnsupported("The URI of a Sentinel store ends with the name of the service.")
         database = int(path[1]) if len(path) > 1 else 0
-        sentinel = Sentinel(hosts, socket_timeout=timeout)
-        master: Redis = sentinel.master_for(path[0], db=database, **options)
-        return master
+        sentinel = Sentinel(hosts, socket_timeout=timeout)  # type: ignore[no-untyped-call]
+        master: Redis = sentinel.master_for(path[0], db=database, **options)  # type: ignore[no-untyped-call]
+        return master, prefix
     ((host, port),) = hosts
-    return Redis(host=host, port=port, db=int(path[0]) if path else 0, **options)
+    return Redis(host=host, port=port, db=int(path[0]) if path else 0, **options), prefix
 
 
 def _hosts(text: str) -> list[tuple[str, int]]:

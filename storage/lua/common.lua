@@ -1,6 +1,6 @@
 -- What all scripts share; it is put in front of each of them.
 --
--- KEYS[1] is the base key of a queue: hermod:{SHARD}:LENGTH:PROJECT:QUEUE, where LENGTH is the
+-- KEYS[1] is the base key of a queue: PREFIX:{SHARD}:LENGTH:PROJECT:QUEUE, where LENGTH is the
 -- project's length in bytes, so that no two queues share a base. Its own keys are
 --   BASE:h  hash    header: gen (ends every message id), last (place of the newest message so far)
 --   BASE:m  hash    place -> message: length of client (1 byte), client, sealed (1 byte), created (8), body
@@ -15,7 +15,7 @@
 --   BASE:i  hash    idempotency key -> packed {fingerprint, first place, count, expires (ms)}
 --   BASE:j  zset    idempotency keys, by expiry (ms)
 -- and its shard has
---   hermod:{SHARD}:due  zset  bases, by an instant (ms) before which nothing of the queue falls due
+--   PREFIX:{SHARD}:due  zset  bases, by an instant (ms) before which nothing of the queue falls due
 --
 -- Each place is in exactly one of r, d and c. A script takes one packed argument and answers one packed
 -- list that begins with a word: ok, again (something due is left; call again), or what was wrong.

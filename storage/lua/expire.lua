@@ -1,4 +1,4 @@
--- Reclaims what is over in a shard. KEYS[1] is hermod:{SHARD}:due. Argument: {now, most}.
+-- Reclaims what is over in a shard. KEYS[1] is PREFIX:{SHARD}:due. Argument: {now, most}.
 -- Answers {ok, how many things}. Keys: due, and all of the queues in it that are overdue.
 local now, most = unpack(ARGS)
 local count = 0

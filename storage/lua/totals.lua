@@ -1,4 +1,4 @@
--- Counts the messages of a shard. KEYS[1] is hermod:{SHARD}:due: a queue that has messages is in it.
+-- Counts the messages of a shard. KEYS[1] is PREFIX:{SHARD}:due: a queue that has messages is in it.
 -- Argument: {now, first rank, most}. Answers {ok, free, claimed, queues looked at} or {again}.
 -- Keys: due, and all of the queues in it.
 local now, first, most = unpack(ARGS)

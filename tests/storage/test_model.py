@@ -95,9 +95,7 @@ class StoreMachine(RuleBasedStateMachine):
         return each.claim in self.live_claims(box)
 
     def ready(self, box):
-        return [
-            each for each in self.live(box) if each.visible <= self.now and not self.claimed(box, each)
-        ]
+        return [each for each in self.live(box) if each.visible <= self.now and not self.claimed(box, each)]
 
     def find(self, box, ids):
         return [each for each in self.live(box) if each.id in ids]
@@ -128,9 +126,7 @@ class StoreMachine(RuleBasedStateMachine):
     )
     def post(self, address, ttls, delay, client, key, create):
         box = self.boxes[address]
-        messages = [
-            NewMessage(body=b"%d" % ttl, ttl=ttl, delay=delay, client_id=client) for ttl in ttls
-        ]
+        messages = [NewMessage(body=b"%d" % ttl, ttl=ttl, delay=delay, client_id=client) for ttl in ttls]
         print_ = repr((ttls, delay, client)).encode()
         once = None if key is None else Once(key=key, fingerprint=print_, window=120)
         if not box.exists and not create:
@@ -209,11 +205,7 @@ class StoreMachine(RuleBasedStateMachine):
         target = self.boxes[DEAD]
         target.exists = True
         known = {each.id for each in target.messages}
-        arrived = [
-            message
-            for message in self.everything(DEAD)
-            if message.id not in known
-        ]
+        arrived = [message for message in self.everything(DEAD) if message.id not in known]
         assert len(arrived) == len(buried)
         for each, message in zip(buried, arrived, strict=True):
             box.messages.remove(each)
@@ -272,7 +264,11 @@ class StoreMachine(RuleBasedStateMachine):
             box.messages.remove(each)
         self.store.delete(address, id_, now=self.now, claim_id=claim)
 
-    @rule(address=QUEUES, chosen=st.lists(ids, max_size=6), covering=st.one_of(st.none(), st.lists(claims, max_size=2)))
+    @rule(
+        address=QUEUES,
+        chosen=st.lists(ids, max_size=6),
+        covering=st.one_of(st.none(), st.lists(claims, max_size=2)),
+    )
     def delete_many(self, address, chosen, covering):
         box = self.boxes[address]
         found = self.find(box, chosen)
@@ -415,7 +411,7 @@ def test_a_store_behaves_like_the_model(driver, variant):
     run_state_machine_as_test(
         Machine,
         settings=settings(
-            max_examples=max(1, int(variant.examples * SCALE)),
+            max_examples=max(1, int(100 * SCALE)),
             stateful_step_count=40,
             deadline=None,
             print_blob=True,

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests import servers
+
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
@@ -23,4 +25,6 @@ class Variant:
 VARIANTS = (
     Variant(name="memory", uri=lambda folder: "memory:", shared=False),
     Variant(name="sqlite", uri=lambda folder: f"sqlite:///{folder / 'store.db'}", shared=True),
+    Variant(name="redis", uri=servers.redis_uri, shared=True),
+    Variant(name="mongodb", uri=servers.mongodb_uri, shared=True),
 )
