@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 import click
 
-from bench import depth
+from bench import depth, hotpath, sockets
 from bench.conditions import conditions
 from bench.report import Figure, save, text
 from queues.ports import Driver
@@ -33,7 +33,9 @@ def bench(context: click.Context, json_file: Path | None) -> None:
     """Measure Hermod; without a command, a short version of everything."""
     if context.invoked_subcommand is None:
         with _stores(None) as (open_store, folder):
-            figures = depth.measure(open_store, size=50_000, rounds=15)
+            figures = hotpath.measure(folder, rounds=200)
+            figures += sockets.measure(folder, seconds=1, slices=2)
+            figures += depth.measure(open_store, size=50_000, rounds=15)
             _report(open_store, folder, figures, json_file)
 
 
@@ -47,6 +49,19 @@ def _depth(messages: int, rounds: int, store: str | None, json_file: Path | None
     with _stores(store) as (open_store, folder):
         figures = depth.measure(open_store, size=messages, rounds=rounds)
         figures += depth.measure_debts(open_store, size=messages)
+        _report(open_store, folder, figures, json_file)
+
+
+@bench.command(name="hotpath")
+@click.option("--rounds", default=1000, show_default=True, help="How often each load is timed.")
+@click.option("--seconds", default=2.0, show_default=True, help="Length of a slice of load over sockets.")
+@click.option("--slices", default=5, show_default=True, help="How many of them each load has.")
+@_JSON
+def _hotpath(rounds: int, seconds: float, slices: int, json_file: Path | None) -> None:
+    """Compare posting, claiming and deleting with what bare sqlite3 takes for the same rows."""
+    with _stores(None) as (open_store, folder):
+        figures = hotpath.measure(folder, rounds=rounds)
+        figures += sockets.measure(folder, seconds=seconds, slices=slices)
         _report(open_store, folder, figures, json_file)
 
 

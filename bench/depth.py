@@ -101,7 +101,7 @@ def pop_and_post(p: Population) -> Iterator[None]:
     """Pop a message, and post one."""
     batch, now = messages(1), p.store.clock()
     yield
-    (popped,) = p.store.pop(p.address, 1, now=now)
+    (popped,) = p.store.pop(p.address, 1, now=now).messages
     posted = p.store.post(p.address, batch, now=now)
     yield
     p.free.remove(popped.id)

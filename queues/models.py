@@ -160,6 +160,14 @@ class Claimed:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Popped:
+    """The answer to a pop."""
+
+    messages: Sequence[Message]  # in queue order, gone from the store
+    sealed_next: bool = False  # whether it ended early, in front of an encrypted message
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Landmark:
     """One end of a queue."""
 

@@ -31,6 +31,7 @@ from queues.models import (
     Message,
     NewMessage,
     Once,
+    Popped,
     Posted,
     Record,
     Selection,
@@ -87,8 +88,11 @@ class MessageStore(Protocol):
         live claim that is not in `claim_ids`.
         """
 
-    def pop(self, address: Address, limit: int, *, now: int) -> Sequence[Message]:
-        """Remove and return the first `limit` messages that could be claimed."""
+    def pop(self, address: Address, limit: int, *, now: int) -> Popped:
+        """Remove and return the first `limit` messages that could be claimed.
+
+        It ends in front of an encrypted one, which whoever cannot decrypt it would lose.
+        """
 
     def claim(self, address: Address, lease: Lease, *, now: int) -> Claimed:
         """Lease the first messages that are free, and count the hand-out of each.

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 
 from queues.errors import (
     ClaimNotFound,
@@ -32,6 +33,7 @@ from queues.models import (
     Message,
     NewMessage,
     Once,
+    Popped,
     Posted,
     Record,
     Selection,
@@ -249,14 +251,15 @@ class MemoryMessages:
             for entry in doomed:
                 queue.remove(entry)
 
-    def pop(self, address: Address, limit: int, *, now: int) -> Sequence[Message]:
+    def pop(self, address: Address, limit: int, *, now: int) -> Popped:
         """Remove and return the first messages that are free; see the port."""
         with self._lock:
             queue = self._queue(address)
-            taken = queue.free(now)[:limit]
+            free = queue.free(now)[:limit]
+            taken = list(takewhile(lambda entry: not entry.message.sealed, free))
             for entry in taken:
                 queue.remove(entry)
-            return [entry.seen(now) for entry in taken]
+            return Popped(messages=[entry.seen(now) for entry in taken], sealed_next=len(taken) < len(free))
 
     def claim(self, address: Address, lease: Lease, *, now: int) -> Claimed:
         """Lease the first messages that are free; see the port."""

@@ -8,7 +8,7 @@ at which something falls due, as in the SQLite driver.
 
 Collections, in the database that the URI names (default `hermod`):
 
-    queue    _id {p: project, q: queue}; gen, pile, last, free, claimed, due (ms)
+    queue    _id {p: project, q: queue}; gen, pile, last, free, claimed, due (ms), only (client, if there is one)
     message  _id PILE + place, 16 hexadecimal digits each; pile, seq, st (0 ready, 1 delayed, 2 claimed),
              cr, ex, vi (ms), cl (client), se (sealed), n (times handed out), c (claim id, in state 2), b (body)
     claim    _id claim id; pile, ttl (s), cr, ex (ms)
@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import takewhile
 from threading import Lock
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
@@ -60,6 +61,7 @@ from queues.models import (
     Message,
     NewMessage,
     Once,
+    Popped,
     Posted,
     Record,
     Selection,
@@ -210,6 +212,7 @@ class _Queue:
     free: int
     claimed: int
     due: int
+    only: str | None = None  # who posted everything that is there
 
     def expect(self, due: int) -> None:
         """Note that something falls due."""
@@ -297,6 +300,7 @@ class _Work:
                         "free": queue.free,
                         "claimed": queue.claimed,
                         "due": queue.due,
+                        "only": queue.only,
                     }
                 },
             )
@@ -312,7 +316,14 @@ def _id(address: Address) -> _Document:
 
 def _header(address: Address, found: _Document) -> _Queue:
     return _Queue(
-        address, found["gen"], found["pile"], found["last"], found["free"], found["claimed"], found["due"]
+        address=address,
+        gen=found["gen"],
+        pile=found["pile"],
+        last=found["last"],
+        free=found["free"],
+        claimed=found["claimed"],
+        due=found["due"],
+        only=found.get("only"),
     )
 
 
@@ -384,13 +395,14 @@ class MongoMessages:
             after: int | None = 0
             if selection.marker is not None:
                 after = place_of(selection.marker, queue.gen)
-            if after is None:
+            hide = selection.hide_client
+            if after is None or (hide is not None and hide == queue.only):
                 return []
             states = [_READY]
             states += [_DELAYED] if selection.include_delayed else []
             states += [_CLAIMED] if selection.include_claimed else []
             page: list[_Document] = [{"$sort": {"seq": 1}}, {"$limit": selection.limit}]
-            hidden = {} if selection.hide_client is None else {"cl": {"$ne": selection.hide_client}}
+            hidden = {} if hide is None else {"cl": {"$ne": hide}}
 
             def of_state(state: int) -> list[_Document]:
                 match = {"pile": queue.pile, "st": state, "seq": {"$gt": after}, **hidden}
@@ -438,15 +450,17 @@ class MongoMessages:
 
         self._change(address, now, step, absent=None)
 
-    def pop(self, address: Address, limit: int, *, now: int) -> Sequence[Message]:
+    def pop(self, address: Address, limit: int, *, now: int) -> Popped:
         """Remove and return the first messages that are free; see the port."""
 
-        def step(work: _Work, queue: _Queue) -> Sequence[Message]:
-            found = _ready(work, queue, limit)
+        def step(work: _Work, queue: _Queue) -> Popped:
+            ready = _ready(work, queue, limit)
+            found = list(takewhile(lambda each: not each["se"], ready))
             _remove(work, queue, found)
-            return [queue.message(each) for each in found]
+            messages = [queue.message(each) for each in found]
+            return Popped(messages=messages, sealed_next=len(found) < len(ready))
 
-        return self._change(address, now, step, absent=[])
+        return self._change(address, now, step, absent=Popped(messages=[]))
 
     def claim(self, address: Address, lease: Lease, *, now: int) -> Claimed:
         """Lease the first messages that are free; see the port."""
@@ -678,6 +692,10 @@ def _ids(queue: _Queue, first: int, count: int) -> list[str]:
 
 
 def _append(work: _Work, queue: _Queue, message: NewMessage, now: int) -> None:
+    if queue.free + queue.claimed == 0:
+        queue.only = message.client_id
+    elif queue.only != message.client_id:
+        queue.only = None
     queue.last += 1
     queue.free += 1
     expires, visible = now + message.ttl * 1000, now + message.delay * 1000
@@ -743,6 +761,7 @@ def _remove(work: _Work, queue: _Queue, found: Sequence[_Document]) -> None:
 
 def _bury(work: _Work, queue: _Queue, doomed: Sequence[_Document], dead: DeadLetter, now: int) -> None:
     target = work.queue(dead.address) or work.create(dead.address)
+    target.only = None
     _remove(work, queue, doomed)
     for each in doomed:
         target.last += 1

@@ -27,6 +27,7 @@ from queues.models import (
     Message,
     NewMessage,
     Once,
+    Popped,
     Posted,
     Record,
     Selection,
@@ -90,7 +91,11 @@ class RedisMessages:
             for message in messages
         ]
         key = (once.key, once.fingerprint, once.window * 1000) if once else (False, b"", 0)
-        word, *answer = self._link.run("post", self._base(address), now, create, new_generation(), *key, rows)
+        clients = {message.client_id for message in messages}
+        client = _pack_client(clients.pop()) if len(clients) == 1 else False
+        word, *answer = self._link.run(
+            "post", self._base(address), now, create, new_generation(), *key, client, rows
+        )
         if word == b"unknown":
             raise QueueNotFound
         if word == b"reused":
@@ -146,9 +151,10 @@ class RedisMessages:
         rule = "any" if claim_ids is None else "covered"
         self._delete(address, now, ids, rule, list(claim_ids or ()))
 
-    def pop(self, address: Address, limit: int, *, now: int) -> Sequence[Message]:
+    def pop(self, address: Address, limit: int, *, now: int) -> Popped:
         """Remove and return the first messages that are free; see the port."""
-        return _messages(self._settled("pop", address, now, limit))
+        answer = self._settled("pop", address, now, limit)
+        return Popped(messages=_messages(answer), sealed_next=bool(answer and answer[2]))
 
     def claim(self, address: Address, lease: Lease, *, now: int) -> Claimed:
         """Lease the first messages that are free; see the port."""

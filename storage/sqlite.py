@@ -13,6 +13,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -38,6 +39,7 @@ from queues.models import (
     Message,
     NewMessage,
     Once,
+    Popped,
     Posted,
     Record,
     Selection,
@@ -95,6 +97,7 @@ class _Queue:
     free: int
     claimed: int
     next_due: int
+    only_client: str | None = None
 
     def expect(self, due: int) -> None:
         """Note that something falls due."""
@@ -104,7 +107,7 @@ class _Queue:
         """Write the header back."""
         connection.execute(
             _SQL["queue_save"],
-            (self.pile, self.last_seq, self.free, self.claimed, self.next_due, self.n),
+            (self.pile, self.last_seq, self.free, self.claimed, self.next_due, self.only_client, self.n),
         )
 
     def message(self, row: _Row) -> Message:
@@ -179,7 +182,8 @@ class SqliteMessages:
             after: int | None = 0
             if selection.marker is not None:
                 after = place_of(selection.marker, queue.generation)
-            if after is None:
+            hidden = selection.hide_client
+            if after is None or (hidden is not None and hidden == queue.only_client):
                 return []
             rows = connection.execute(
                 _SQL["message_list"],
@@ -187,7 +191,7 @@ class SqliteMessages:
                     "pile": queue.pile,
                     "after": after,
                     "limit": selection.limit,
-                    "hide": selection.hide_client,
+                    "hide": hidden,
                     "claimed": selection.include_claimed,
                     "delayed": selection.include_delayed,
                 },
@@ -232,17 +236,19 @@ class SqliteMessages:
 
         self._change(address, now, step, absent=None)
 
-    def pop(self, address: Address, limit: int, *, now: int) -> Sequence[Message]:
+    def pop(self, address: Address, limit: int, *, now: int) -> Popped:
         """Remove and return the first messages that are free; see the port."""
 
-        def step(connection: sqlite3.Connection, queue: _Queue) -> Sequence[Message]:
-            rows = connection.execute(_SQL["message_ready"], (queue.pile, limit)).fetchall()
+        def step(connection: sqlite3.Connection, queue: _Queue) -> Popped:
+            ready = connection.execute(_SQL["message_ready"], (queue.pile, limit)).fetchall()
+            rows = list(takewhile(lambda row: not row[4], ready))
             places = json.dumps([row[0] for row in rows])
             found = connection.execute(_SQL["message_get"], (queue.pile, places)).fetchall()
             _remove(connection, queue, rows)
-            return [queue.message(row) for row in found]
+            messages = [queue.message(row) for row in found]
+            return Popped(messages=messages, sealed_next=len(rows) < len(ready))
 
-        return self._change(address, now, step, absent=[])
+        return self._change(address, now, step, absent=Popped(messages=[]))
 
     def claim(self, address: Address, lease: Lease, *, now: int) -> Claimed:
         """Lease the first messages that are free; see the port."""
@@ -371,7 +377,9 @@ class SqliteMessages:
             if done < limit:
                 done += _clear_abandoned(connection, limit - done)
             if done < limit:
-                done += connection.execute(_SQL["once_expire"], (now, limit - done)).rowcount
+                keys = connection.execute(_SQL["once_expired"], (now, limit - done)).fetchall()
+                connection.executemany(_SQL["once_delete"], keys)
+                done += len(keys)
             return done
 
         return self._file.write(step)
@@ -499,6 +507,10 @@ def _append(connection: sqlite3.Connection, queue: _Queue, messages: Sequence[Ne
     connection.executemany(_SQL["message_insert"], rows)
     for _, _, state, _, expires, visible, *_ in rows:
         queue.expect(min(expires, visible) if state == _DELAYED else expires)
+    clients: set[str | None] = {message.client_id for message in messages}
+    if queue.free + queue.claimed > 0:
+        clients.add(queue.only_client)
+    queue.only_client = clients.pop() if len(clients) == 1 else None
     queue.last_seq += len(rows)
     queue.free += len(rows)
     queue.save(connection)
@@ -529,25 +541,17 @@ def _bury(
     now: int,
 ) -> None:
     target = _find(connection, dead_letter.address) or _create(connection, dead_letter.address)
-    start = target.last_seq
-    connection.executemany(
-        _SQL["message_bury"],
-        [
-            {
-                "pile": queue.pile,
-                "seq": row[0],
-                "to_pile": target.pile,
-                "to_seq": start + i,
-                "created": None if dead_letter.ttl is None else now,
-                "expires": None if dead_letter.ttl is None else now + dead_letter.ttl * 1000,
-            }
-            for i, row in enumerate(doomed, 1)
-        ],
-    )
+    moment = {
+        "created": None if dead_letter.ttl is None else now,
+        "expires": None if dead_letter.ttl is None else now + dead_letter.ttl * 1000,
+    }
+    for row in doomed:
+        target.last_seq += 1
+        places = {"pile": queue.pile, "seq": row[0], "to_pile": target.pile, "to_seq": target.last_seq}
+        target.expect(connection.execute(_SQL["message_bury"], places | moment).fetchone()[0])
     queue.free -= len(doomed)
     target.free += len(doomed)
-    target.last_seq += len(doomed)
-    target.expect(connection.execute(_SQL["message_first_expiry"], (target.pile, start)).fetchone()[0])
+    target.only_client = None
     target.save(connection)
 
 

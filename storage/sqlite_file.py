@@ -157,8 +157,10 @@ class SqliteFile:
         return connection
 
     def _prepare(self) -> None:
-        mark = self._pragma("application_id")
-        if mark not in (0, APPLICATION_ID) or (mark == 0 and self._pragma("schema_version")):
+        self._writer.execute("BEGIN")  # so that both are read at one point in time
+        mark, tables = self._pragma("application_id"), self._pragma("schema_version")
+        self._writer.execute("COMMIT")
+        if mark != APPLICATION_ID and (mark or tables):
             raise StoreUnsupported(f"{self.path} is a SQLite file of some other program.")
         self._use_wal()
         upgrade(self._writer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from queues.errors import Unsealable
 from queues.limits import DEFAULT_PAGE, MIN_TTL, Limits, check_range
 from queues.models import Address, Claim, Lease
 from queues.ports import Router
@@ -56,7 +57,11 @@ class ClaimService:
             self._queues.ensure(dead_letter.address)
         if claimed.claim is None:
             return None
-        return self._seen(address, claimed.claim, now)
+        try:
+            return self._seen(address, claimed.claim, now)
+        except Unsealable:
+            store.release(address, claimed.claim.id, now=now)  # for somebody who has the key
+            raise
 
     def read(self, address: Address, claim_id: str) -> SeenClaim:
         """Return a live claim with what is left of its messages.

@@ -6,10 +6,10 @@ import hashlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
-from queues.errors import Invalid, QueueNotFound
+from queues.errors import Invalid, QueueNotFound, Unsealable
 from queues.limits import DEFAULT_PAGE, MIN_TTL, Limits, check_idempotency_key, check_range
 from queues.metadata import QueuePolicy
-from queues.models import Address, Caller, Message, NewMessage, Once, Posted, Selection
+from queues.models import Address, Caller, Lease, Message, NewMessage, Once, Posted, Selection
 from queues.ports import Router
 from queues.sealing import KeyRing
 from queues.service.queues import QueueService
@@ -147,7 +147,32 @@ class MessageService:
         check_range("pop", limit, 1, self._limits.max_messages_per_claim_or_pop)
         store = self._router.store(address)
         now = store.clock()
-        return self._page(address, store.pop(address, limit, now=now), now)
+        popped = store.pop(address, limit, now=now)
+        messages = list(popped.messages)
+        if popped.sealed_next:
+            messages += self._pop_sealed(address, limit - len(messages), now, partial=bool(messages))
+        return Page(messages=messages, now=now)
+
+    def _pop_sealed(self, address: Address, limit: int, now: int, *, partial: bool) -> Sequence[Message]:
+        """Pop what begins with an encrypted message: lease it, decrypt it, and only then delete it.
+
+        What cannot be decrypted stays; it is an error unless there is something else to answer.
+        """
+        store = self._router.store(address)
+        claim = store.claim(address, Lease(ttl=MIN_TTL, grace=MIN_TTL, limit=limit), now=now).claim
+        if claim is None:
+            return []
+        try:
+            messages = self._keys.reveal(address.project, claim.messages)
+        except Unsealable:
+            store.release(address, claim.id, now=now)
+            if partial:
+                return []
+            raise
+        ids = [message.id for message in messages]
+        store.delete_many(address, ids, now=now, claim_ids=[claim.id])
+        store.release(address, claim.id, now=now)
+        return [replace(message, claim_id=None, claim_count=message.claim_count - 1) for message in messages]
 
     def _accept(self, caller: Caller, draft: Draft, policy: QueuePolicy) -> NewMessage:
         ttl = policy.message_ttl if draft.ttl is None else draft.ttl

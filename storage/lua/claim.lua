@@ -28,7 +28,7 @@ end
 local function bury_all(doomed)
     local target = queue_at(dead[1]) or {base = dead[1], gen = dead[4], last = 0}
     for _, place in ipairs(doomed) do bury(place, target) end
-    call("HSET", target.base .. ":h", "gen", target.gen, "last", target.last)
+    call("HSET", target.base .. ":h", "gen", target.gen, "last", target.last, "only", "")
     remove(base, doomed)
 end
 

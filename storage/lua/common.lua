@@ -2,7 +2,8 @@
 --
 -- KEYS[1] is the base key of a queue: PREFIX:{SHARD}:LENGTH:PROJECT:QUEUE, where LENGTH is the
 -- project's length in bytes, so that no two queues share a base. Its own keys are
---   BASE:h  hash    header: gen (ends every message id), last (place of the newest message so far)
+--   BASE:h  hash    header: gen (ends every message id), last (place of the newest message so far),
+--                   only (who posted everything that is there; nothing if several did)
 --   BASE:m  hash    place -> message: length of client (1 byte), client, sealed (1 byte), created (8), body
 --   BASE:r  zset    places that are ready, by place
 --   BASE:d  zset    places that are delayed, by place
@@ -30,9 +31,9 @@ local function answer(...)
 end
 
 local function queue_at(base)
-    local header = call("HMGET", base .. ":h", "gen", "last")
+    local header = call("HMGET", base .. ":h", "gen", "last", "only")
     if not header[1] then return nil end
-    return {base = base, gen = header[1], last = tonumber(header[2])}
+    return {base = base, gen = header[1], last = tonumber(header[2]), only = header[3]}
 end
 
 local function due_key(base)
@@ -91,20 +92,20 @@ local function first_score(key)
     return head[2] and tonumber(head[2])
 end
 
--- Lets take place what fell due; returns how many things that was, and whether all of it is done.
-local function settle(base, now)
-    local expired = call("ZRANGEBYSCORE", base .. ":x", "-inf", now, "LIMIT", 0, BATCH)
+-- Lets take place what fell due, about `most` of it; returns how many things that was, and whether that was all.
+local function settle(base, now, most)
+    most = most or BATCH
+    local expired = call("ZRANGEBYSCORE", base .. ":x", "-inf", now, "LIMIT", 0, most)
     remove(base, expired)
-    local over = call("ZRANGEBYSCORE", base .. ":y", "-inf", now, "LIMIT", 0, BATCH)
+    local over = call("ZRANGEBYSCORE", base .. ":y", "-inf", now, "LIMIT", 0, most)
     for _, claim in ipairs(over) do release(base, claim) end
-    local matured = call("ZRANGEBYSCORE", base .. ":v", "-inf", now, "LIMIT", 0, BATCH)
+    local matured = call("ZRANGEBYSCORE", base .. ":v", "-inf", now, "LIMIT", 0, most)
     for _, place in ipairs(matured) do call("ZADD", base .. ":r", place, place) end
     if #matured > 0 then
         call("ZREM", base .. ":d", unpack(matured))
         call("ZREM", base .. ":v", unpack(matured))
     end
-    local most = math.max(#expired, #over, #matured)
-    return #expired + #over + #matured, most < BATCH
+    return #expired + #over + #matured, math.max(#expired, #over, #matured) < most
 end
 
 -- Messages for an answer, one {place, message, expiry, lease} each; places without a message are left out.

@@ -3,8 +3,8 @@
 local now, most = unpack(ARGS)
 local count = 0
 for _, base in ipairs(call("ZRANGEBYSCORE", KEYS[1], "-inf", now, "LIMIT", 0, most)) do
-    count = count + 1 + settle(base, now)
-    local keys = call("ZRANGEBYSCORE", base .. ":j", "-inf", now, "LIMIT", 0, BATCH)
+    count = count + 1 + settle(base, now, math.min(BATCH, most - count))
+    local keys = call("ZRANGEBYSCORE", base .. ":j", "-inf", now, "LIMIT", 0, math.max(1, most - count))
     if #keys > 0 then
         call("HDEL", base .. ":i", unpack(keys))
         call("ZREM", base .. ":j", unpack(keys))

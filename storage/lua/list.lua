@@ -8,7 +8,9 @@ local queue = queue_at(base)
 if not queue then return answer("unknown") end
 local _, done = settle(base, now)
 if not done then return answer("again") end
-if marker and marker[2] ~= queue.gen then return answer("ok", queue.gen, {}, false) end
+if (marker and marker[2] ~= queue.gen) or (hidden and hidden == queue.only) then
+    return answer("ok", queue.gen, {}, false)
+end
 local after = marker and "(" .. string.format("%.0f", marker[1]) or "-inf"
 local places = {}
 local function take(suffix)

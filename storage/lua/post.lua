@@ -1,9 +1,9 @@
 -- Appends messages. Argument: {now, may create, generation for a new queue, idempotency key or false,
--- fingerprint, window (ms), {{message, expiry, end of delay or 0}, ...}}.
+-- fingerprint, window (ms), client if all have the same or false, {{message, expiry, end of delay or 0}, ...}}.
 -- Answers {ok, generation, first place, count, repeated}, {unknown} or {reused}.
 -- Keys: h, m, r, d, v, x, i, j, due.
 local base = KEYS[1]
-local now, may_create, generation, key, fingerprint, window, messages = unpack(ARGS)
+local now, may_create, generation, key, fingerprint, window, client, messages = unpack(ARGS)
 local queue = queue_at(base)
 if not queue then
     if not may_create then return answer("unknown") end
@@ -35,7 +35,8 @@ for i, message in ipairs(messages) do
     end
     due = math.min(due, expires)
 end
-call("HSET", base .. ":h", "last", queue.last + #messages)
+if call("ZCARD", base .. ":x") > #messages and queue.only ~= client then client = false end
+call("HSET", base .. ":h", "last", queue.last + #messages, "only", client or "")
 if key then
     call("HSET", base .. ":i", key, cmsgpack.pack({fingerprint, first, #messages, now + window}))
     call("ZADD", base .. ":j", now + window, key)

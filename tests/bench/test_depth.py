@@ -30,21 +30,6 @@ SCANS = {
     "pile_abandoned": "walks an index of what it looks for and of nothing else, and stops at the first",
 }
 
-#: What breaks the promise so far, by operation and what the queue is full of, and why.
-UNORDERED = "what is ready is looked for along the whole queue instead of among what is ready"
-EXPIRY = "the expiries of the whole dead-letter queue are walked over"
-OWN = "the client's own messages are skipped one by one"
-BROKEN = {
-    ("claim 10 + release", "half of them claimed"): UNORDERED,
-    ("claim 10 + release", "delayed, in front of those that are ready"): UNORDERED,
-    ("claim 10, bury 10", "half of them claimed"): UNORDERED,
-    ("claim 10, bury 10", "delayed, in front of those that are ready"): UNORDERED,
-    ("claim 10, bury 10", "in the dead-letter queue"): EXPIRY,
-    ("pop 1 + post 1", "half of them claimed"): UNORDERED,
-    ("pop 1 + post 1", "delayed, in front of those that are ready"): UNORDERED,
-    **{("list, own hidden, all are", kind): OWN for kind in KINDS},
-}
-
 
 def costs_the_same(shallow, deep):
     assert shallow, "no steps were counted"
@@ -81,13 +66,8 @@ def filled(open_store):
     return fill
 
 
-def case(name, kind):
-    broken = BROKEN.get((name, kind))
-    marks = [pytest.mark.xfail(reason=broken)] if broken else []
-    return pytest.param(name, kind, id=f"{name}, {kind}", marks=marks)
-
-
-@pytest.mark.parametrize(("name", "kind"), [case(name, kind) for name in OPERATIONS for kind in KINDS])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", OPERATIONS)
 def test_an_operation_costs_the_same_at_any_depth(name, kind, filled):
     shallow, deep = (
         steps.count(store, partial(OPERATIONS[name], population))
@@ -130,7 +110,6 @@ def test_the_janitor_pays_for_what_it_reclaims_and_not_for_what_is_left(open_sto
     assert costs_the_same(shallow, deep), f"{shallow} steps at {SHALLOW}, {deep} at {DEEP}"
 
 
-@pytest.mark.xfail(reason="the remembered keys of a queue are walked over to find those that expired")
 def test_forgetting_idempotency_keys_costs_by_what_is_forgotten(open_store):
     def forget_10_of(size):
         store = open_store(f"keys-{size}")

@@ -15,13 +15,6 @@ def variant(request):
 
 
 @pytest.fixture
-def shared(variant):
-    """Run only over drivers that several processes can open."""
-    if not variant.shared:
-        pytest.skip(f"nobody shares the {variant.name} store")
-
-
-@pytest.fixture
 def uri(variant, tmp_path):
     return variant.uri(tmp_path)
 

@@ -103,7 +103,7 @@ class Probe:
         self.store.delete_many(self.address, ids, now=self.clock.now, claim_ids=claim_ids)
 
     def pop(self, limit: int = 1) -> Sequence[Message]:
-        return self.store.pop(self.address, limit, now=self.clock.now)
+        return self.store.pop(self.address, limit, now=self.clock.now).messages
 
     def try_claim(
         self, limit: int = 10, *, ttl: int = 300, grace: int = 60, dead_letter: DeadLetter | None = None

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from tests import servers
 
 
@@ -27,4 +29,12 @@ VARIANTS = (
     Variant(name="sqlite", uri=lambda folder: f"sqlite:///{folder / 'store.db'}", shared=True),
     Variant(name="redis", uri=servers.redis_uri, shared=True),
     Variant(name="mongodb", uri=servers.mongodb_uri, shared=True),
+)
+
+#: Runs a test over those drivers only that several processes can share.
+over_shared = pytest.mark.parametrize(
+    "variant",
+    [variant for variant in VARIANTS if variant.shared],
+    ids=lambda variant: variant.name,
+    indirect=True,
 )

@@ -7,6 +7,7 @@ to make the store fail, or to see what the store was given.
 from __future__ import annotations
 
 import json
+import logging
 import re
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from typing import Any, TypeAlias, cast
 import falcon
 import pytest
 from falcon import testing
+from structlog.testing import capture_logs
 
 from queues.errors import StoreUnavailable
 from queues.ports import Driver
@@ -48,9 +50,8 @@ DEFAULTS = {
     "_enable_encrypt_messages": False,
 }
 
-#: Every operation that belongs to this suite, except the version list.
+#: Every operation that belongs to this suite, except the version list, at / and at /v2.
 ENDPOINTS = [
-    ("GET", "/v2"),
     ("GET", "/v2/"),
     ("GET", "/v2/ping"),
     ("HEAD", "/v2/ping"),
@@ -107,16 +108,15 @@ class Clock:
 class _Breakable:
     """One half of a store whose methods fail when they are told to."""
 
-    def __init__(self, part: object, failing: Callable[[str], bool]) -> None:
+    def __init__(self, part: object, check: Callable[[str], None]) -> None:
         self._part = part
-        self._failing = failing
+        self._check = check
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         method = getattr(self._part, name)
 
         def call(*arguments: Any, **named: Any) -> Any:
-            if self._failing(name):
-                raise StoreUnavailable
+            self._check(name)
             return method(*arguments, **named)
 
         return call
@@ -128,12 +128,14 @@ class BreakableDriver:
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
         self._broken: set[str] | None = set()  # names of methods; None for all
-        self.messages: Any = _Breakable(driver.messages, self._fails)
-        self.records: Any = _Breakable(driver.records, self._fails)
+        self._error: Exception = StoreUnavailable()
+        self.messages: Any = _Breakable(driver.messages, self._check)
+        self.records: Any = _Breakable(driver.records, self._check)
 
-    def break_(self, *methods: str) -> None:
+    def break_(self, *methods: str, error: Exception | None = None) -> None:
         """Let these methods fail from now on, or all."""
         self._broken = set(methods) or None
+        self._error = error or StoreUnavailable()
 
     def mend(self) -> None:
         self._broken = set()
@@ -141,8 +143,9 @@ class BreakableDriver:
     def close(self) -> None:
         self._driver.close()
 
-    def _fails(self, method: str) -> bool:
-        return self._broken is None or method in self._broken
+    def _check(self, method: str) -> None:
+        if self._broken is None or method in self._broken:
+            raise self._error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,6 +211,12 @@ class Client:
 
     def delete(self, path: str, **named: Any) -> Answer:
         return self.request("DELETE", path, **named)
+
+    def call(self, method: str, path: str, **headers: str | None) -> Answer:
+        """Send what is fine, with the body that the endpoint needs, but for these headers."""
+        document = GOOD_BODIES.get((method, path), NO_BODY)
+        content_type = {"Content-Type": PATCH_TYPE} if document == [] else {}
+        return self.request(method, path, document, headers={**content_type, **headers})
 
     def sending(self, **headers: str | None) -> Client:
         """This client with other headers; `X_Roles` stands for `X-Roles`."""
@@ -369,3 +378,11 @@ def broken_api(full_api: Client, driver: BreakableDriver) -> Client:
     """An operator's client of an application whose store has ceased to answer."""
     driver.break_()
     return full_api
+
+
+@pytest.fixture
+def logged(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[], str]]:
+    """Return all that has been logged, at any level, before anything is hidden by the log itself."""
+    caplog.set_level(logging.DEBUG)
+    with capture_logs() as entries:
+        yield lambda: f"{entries} {caplog.text}"

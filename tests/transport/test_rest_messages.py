@@ -65,7 +65,7 @@ def test_an_id_can_stand_in_a_path_and_in_a_query(api):
     assert ids == sorted(ids)
 
 
-def test_there_is_no_greatest_number_of_messages_in_a_post(api):
+def test_f14_there_is_no_greatest_number_of_messages_in_a_post(api):
     ids = api.post_bodies(*range(500))
 
     assert len(set(ids)) == 500

@@ -352,7 +352,7 @@ def test_the_bounds_of_reserved_attributes_are_those_of_the_settings(open_api):
     assert api.put(Q1, bounds).status_code == 201
 
 
-def test_a_description_names_what_is_wrong(red):
+def test_f12_a_description_names_what_is_wrong(red):
     answer = red.put("/v2/queues/q2", {"_default_message_ttl": "soon"})
 
     assert "_default_message_ttl" in answer.json["description"]

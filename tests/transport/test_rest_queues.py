@@ -333,6 +333,7 @@ def test_f9_the_link_keeps_the_filters(three):
     assert query_of(next_link(first))["colour"] == ["red"]
 
 
+@ONE_STORE
 def test_a_link_can_be_used_as_it_is_whatever_is_in_it(three):
     """python-zaqarclient formats the link as a template, so it has no braces."""
     three.create_queue("q4", {"ünï": "ç d&e{f}"})
@@ -344,6 +345,7 @@ def test_a_link_can_be_used_as_it_is_whatever_is_in_it(three):
     assert names(three.get(link)) == ["q4"]
 
 
+@ONE_STORE
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -407,6 +409,7 @@ def test_a_filtered_page_is_full_if_there_are_enough(api):
     assert names(api.get(next_link(page))) == [f"q{number:02}" for number in range(21, 30, 2)]
 
 
+@ONE_STORE
 @pytest.mark.parametrize(
     "query", ["", "&limit=1", "&marker=q2", "&marker=zzz", "&name=2", "&colour=blue", "&detailed=true"]
 )
@@ -414,6 +417,7 @@ def test_f9_the_count_is_of_all_queues_whatever_is_shown(three, query):
     assert three.get(f"/v2/queues?with_count=true{query}").json["count"] == 3
 
 
+@ONE_STORE
 @pytest.mark.parametrize("query", ["", "?with_count=false", "?with_count="])
 def test_queues_are_counted_only_when_asked(three, query):
     assert "count" not in three.get(f"/v2/queues{query}").json

@@ -34,10 +34,10 @@ def create_app(service: Service) -> falcon.App[falcon.Request, falcon.Response]:
     app = falcon.App(middleware=middleware)
     app.req_options.keep_blank_qs_values = True
     app.add_error_handler(HermodError, _answer_error)
-    app.add_route("/", _Document(VERSIONS, status=300))
+    for path in ("/", "/v2"):
+        app.add_route(path, _Document(VERSIONS, status=300))
     home_document = home(admin=service.settings.admin)
-    for path in ("/v2", "/v2/"):
-        app.add_route(path, _Document(home_document, media_type="application/json-home", max_age=86400))
+    app.add_route("/v2/", _Document(home_document, media_type="application/json-home", max_age=86400))
     routes = {**ROUTES, **ADMIN_ROUTES} if service.settings.admin else ROUTES
     for path, methods in routes.items():
         app.add_route(path, _Resource(service, methods))

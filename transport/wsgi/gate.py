@@ -26,6 +26,7 @@ _log = structlog.stdlib.get_logger("hermod.request")
 
 _FORM = "application/x-www-form-urlencoded"
 _JSON = "application/json"
+_OPEN = ("/", "/v2")  # what discovery asks for, with no headers at all
 
 
 class Gate:
@@ -43,7 +44,7 @@ class Gate:
         context.operation = None
         context.caller = None
         response.set_header("X-OpenStack-Request-Id", context.request_id)
-        if request.path == "/" or request.method == "OPTIONS":
+        if request.path in _OPEN or request.method == "OPTIONS":
             return
         if "%2f" in request.env.get("RAW_URI", "").partition("?")[0].lower():
             raise falcon.HTTPNotFound  # the server decodes it, and it would name another path
@@ -61,7 +62,7 @@ class Gate:
         params: dict[str, Any],
     ) -> None:
         """Check the headers of a request whose path is known."""
-        if request.path == "/" or request.method == "OPTIONS":
+        if request.path in _OPEN or request.method == "OPTIONS":
             return
         if (request.content_type or "").lower() == _FORM and request.content_length is not None:
             raise FormEncoded

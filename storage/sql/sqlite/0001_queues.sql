@@ -40,6 +40,7 @@ CREATE TABLE queue (
     free       INTEGER NOT NULL,        -- messages in state 0 and 1
     claimed    INTEGER NOT NULL,        -- messages in state 2
     next_due   INTEGER NOT NULL,        -- ms; no expiry, claim end or delay end comes before it
+    only_client TEXT,                   -- who posted everything that is there; NULL if several did
     UNIQUE (project, name)
 );
 CREATE INDEX queue_by_due ON queue (next_due);

@@ -2,11 +2,11 @@
 -- A list of numbers is passed as JSON text and read with json_each.
 
 -- name: queue_load
-SELECT n, generation, pile, last_seq, free, claimed, next_due
+SELECT n, generation, pile, last_seq, free, claimed, next_due, only_client
 FROM queue WHERE project = ? AND name = ?
 
 -- name: queue_load_by_number
-SELECT n, generation, pile, last_seq, free, claimed, next_due
+SELECT n, generation, pile, last_seq, free, claimed, next_due, only_client
 FROM queue WHERE n = ?
 
 -- name: queue_insert
@@ -14,7 +14,7 @@ INSERT INTO queue (project, name, generation, pile, last_seq, free, claimed, nex
 VALUES (?, ?, ?, ?, 0, 0, 0, ?)
 
 -- name: queue_save
-UPDATE queue SET pile = ?, last_seq = ?, free = ?, claimed = ?, next_due = ? WHERE n = ?
+UPDATE queue SET pile = ?, last_seq = ?, free = ?, claimed = ?, next_due = ?, only_client = ? WHERE n = ?
 
 -- name: queue_delete
 DELETE FROM queue WHERE n = ?
@@ -99,8 +99,9 @@ SELECT m.seq, m.state, m.payload, c.id
 FROM message m LEFT JOIN claim c ON c.n = m.claim
 WHERE m.pile = ? AND m.seq IN (SELECT value FROM json_each(?))
 
+-- Left alone, SQLite would walk along the queue itself, past everything that is not ready.
 -- name: message_ready
-SELECT seq, state, payload, claims FROM message
+SELECT seq, state, payload, claims, sealed FROM message INDEXED BY message_by_state
 WHERE pile = ? AND state = 0 ORDER BY seq LIMIT ?
 
 -- name: message_expired
@@ -121,7 +122,7 @@ UPDATE message SET state = 0 WHERE pile = ? AND state = 1 AND visible <= ?
 
 -- Claims all that is ready up to a place; the caller has looked there first.
 -- name: message_claim
-UPDATE message
+UPDATE message INDEXED BY message_by_state
 SET state = 2, claim = :claim, claims = claims + 1,
     expires = CASE WHEN expires < :until THEN :until + :grace ELSE expires END
 WHERE pile = :pile AND state = 0 AND seq <= :last
@@ -143,9 +144,7 @@ UPDATE message
 SET pile = :to_pile, seq = :to_seq, claims = 0,
     created = coalesce(:created, created), expires = coalesce(:expires, expires)
 WHERE pile = :pile AND seq = :seq
-
--- name: message_first_expiry
-SELECT min(expires) FROM message WHERE pile = ? AND seq > ?
+RETURNING expires
 
 -- name: claim_insert
 INSERT INTO claim (id, pile, ttl, renewed, expires) VALUES (?, ?, ?, ?, ?)
@@ -172,9 +171,11 @@ SELECT fingerprint, first_seq, count FROM idempotency WHERE queue = ? AND key = 
 INSERT OR REPLACE INTO idempotency (queue, key, fingerprint, first_seq, count, expires)
 VALUES (?, ?, ?, ?, ?, ?)
 
--- name: once_expire
-DELETE FROM idempotency WHERE (queue, key) IN (
-    SELECT queue, key FROM idempotency WHERE expires <= ? ORDER BY expires LIMIT ?)
+-- name: once_expired
+SELECT queue, key FROM idempotency WHERE expires <= ? ORDER BY expires LIMIT ?
+
+-- name: once_delete
+DELETE FROM idempotency WHERE queue = ? AND key = ?
 
 -- name: once_due
 SELECT EXISTS (SELECT 1 FROM idempotency WHERE expires <= ?)

@@ -1,0 +1,1 @@
+"""The service as a whole: real processes, broken stores, hostile input."""

@@ -1,0 +1,50 @@
+"""What the tests of the whole service share."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeAlias
+
+import pytest
+import structlog
+
+from tests.acceptance.direct import Direct
+from tests.acceptance.processes import Hermod
+
+#: Makes a service with a folder of its own; it runs when it is told to, and never longer than the test.
+MakeHermod: TypeAlias = Callable[..., Hermod]
+
+
+@pytest.fixture(scope="module")
+def direct(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Direct]:
+    """The REST application in this process; its requests are not logged."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    application = Direct(tmp_path_factory.mktemp("direct"))
+    try:
+        yield application
+    finally:
+        application.close()
+        structlog.reset_defaults()
+
+
+@pytest.fixture
+def hermod(tmp_path: Path) -> Iterator[MakeHermod]:
+    """A way to make services, which are killed at the end of the test."""
+    made: list[Hermod] = []
+
+    def make(command: str = "serve", *arguments: str, **environ: str) -> Hermod:
+        folder = tmp_path / f"hermod-{len(made)}"
+        folder.mkdir()
+        made.append(Hermod(folder=folder, command=command, arguments=arguments, environ=environ))
+        return made[-1]
+
+    try:
+        yield make
+    finally:
+        for service in made:
+            if service.process is not None:
+                service.kill()
+            sys.stdout.write(service.log[-20_000:])  # for whoever reads about a failure

@@ -1,0 +1,232 @@
+"""README and how-to guides say what happens: what they print is executed as printed, against a real service.
+
+A block of `bash` or `python` is run; the block of `text` behind it is what comes out, and without one nothing
+does. The blocks of a page are one session in one folder, with the first block of `toml` as `hermod.toml`. The
+example address gets the port of the service; `pip install` is left out, for the packages are there. A block of
+`console` is not run.
+"""
+
+import base64
+import json
+import os
+import re
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from transport.settings import load
+
+ROOT = Path(__file__).parent.parent
+BIN = Path(sys.executable).parent
+
+EXAMPLE = "127.0.0.1:8888"  # where the pages expect the service
+READY = 30  # seconds until the service listens, on a slow machine
+SESSION = 100  # seconds that all blocks of a page may take
+END = 40  # seconds until the service has stopped
+
+# What differs from run to run. The same id is the same id throughout a page, so ids are numbered.
+IDS = re.compile(r"\b[0-9a-f]{64}\b|\b[0-9a-f]{32}\b|hmd_[0-9a-f]{16}_[\w-]{43}|\b[0-9a-f]{16}\b")
+TIMES = re.compile(r'"age": ?\d+|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d')
+
+# What the reader is to make, where a page prints a word in capitals.
+OWN = {
+    '"SECRET"': lambda: f'"{secrets.token_urlsafe(32)}"',
+    ":KEY": lambda: f":{base64.b64encode(secrets.token_bytes(32)).decode()}",
+}
+
+
+@dataclass(frozen=True)
+class Block:
+    language: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Step:
+    """Something to run, and what is to come out."""
+
+    block: Block
+    output: str
+
+
+def blocks(page: Path) -> list[Block]:
+    text = page.read_text(encoding="utf-8")
+    return [Block(*found) for found in re.findall(r"^```(\w+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)]
+
+
+def steps(page: Path) -> list[Step]:
+    found = blocks(page)
+    following = [*found[1:], Block("", "")]
+    return [
+        Step(block, after.text if after.language == "text" else "")
+        for block, after in zip(found, following, strict=True)
+        if block.language in ("bash", "python")
+    ]
+
+
+def settings_of(block: Block) -> str:
+    text = block.text
+    for word, make in OWN.items():
+        while word in text:
+            text = text.replace(word, make(), 1)
+    return text
+
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "how-to").glob("*.md"))]
+SESSIONS = [page for page in PAGES if steps(page)]
+FILES = [(page, block) for page in PAGES for block in blocks(page) if block.language == "toml"]
+
+
+class Service:
+    """`hermod serve` on a free port, in a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("HERMOD_")}
+        self.environ = {**kept, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+        self.log = folder / "log.txt"
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                ["hermod", "serve", "--bind", "127.0.0.1:0"],
+                cwd=folder,
+                env=self.environ,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def address(self) -> str:
+        """Wait until the service says where it listens."""
+        deadline = time.monotonic() + READY
+        while time.monotonic() < deadline:
+            for line in self.log.read_text(encoding="utf-8").splitlines():
+                if '"event":"listening"' in line:
+                    address: str = json.loads(line)["url"].removeprefix("http://")
+                    return address
+            assert self.process.poll() is None, self.log.read_text(encoding="utf-8")
+            time.sleep(0.02)
+        raise AssertionError("the service does not listen")
+
+    def stop(self) -> int:
+        self.process.terminate()
+        try:
+            return self.process.wait(END)
+        finally:
+            self.process.kill()  # its parts end with it
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where a session takes place."""
+    path = tmp_path / "session"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def start(folder: Path) -> Iterator[Callable[[], Service]]:
+    service = None
+
+    def begin() -> Service:
+        nonlocal service
+        service = Service(folder)
+        return service
+
+    yield begin
+    if service is not None:
+        code = service.stop()
+        sys.stdout.write(service.log.read_text(encoding="utf-8"))  # for whoever reads about a failure
+        assert code == 0
+
+
+def script(page: Path, folder: Path, address: str) -> tuple[str, str]:
+    """Return all steps of a page as one script, and the line that it prints behind each."""
+    mark = secrets.token_hex(4)
+    lines = ["set -euo pipefail"]
+    for number, step in enumerate(steps(page)):
+        text = step.block.text.replace(EXAMPLE, address)
+        if step.block.language == "python":
+            path = folder / f"step_{number}.py"
+            path.write_text(text, encoding="utf-8")
+            text = f"python3 {path.name}\n"
+        text = re.sub(r"^pip install .*\n", "", text, flags=re.MULTILINE)
+        lines.append(f"{text}printf '\\n%s\\n' {mark}")
+    return "\n".join(lines), mark
+
+
+def run(text: str, service: Service) -> str:
+    with subprocess.Popen(
+        ["bash", "-c", text],
+        cwd=service.folder,
+        env=service.environ,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as session:
+        try:
+            output, _ = session.communicate(timeout=SESSION)
+        except subprocess.TimeoutExpired:
+            os.killpg(session.pid, signal.SIGKILL)
+            raise
+    assert session.returncode == 0, output
+    return output
+
+
+def masked(texts: list[str]) -> list[str]:
+    names: dict[str, str] = {}
+
+    def name(found: re.Match[str]) -> str:
+        return names.setdefault(found[0], f"<id {len(names)}>")
+
+    return [TIMES.sub("<time>", IDS.sub(name, text.strip())) for text in texts]
+
+
+@pytest.mark.timeout(READY + SESSION + END + 10)
+@pytest.mark.parametrize("page", SESSIONS, ids=lambda page: page.name)
+def test_a_page_says_what_happens(page, folder, start):
+    settings = [block for path, block in FILES if path == page]
+    if settings:
+        (folder / "hermod.toml").write_text(settings_of(settings[0]), encoding="utf-8")
+    service = start()
+    address = service.address()
+
+    text, mark = script(page, folder, address)
+    outputs = run(text, service).split(f"\n{mark}\n")[:-1]
+
+    assert masked(outputs) == masked([step.output.replace(EXAMPLE, address) for step in steps(page)])
+
+
+@pytest.mark.parametrize(("page", "block"), FILES, ids=[page.name for page, _ in FILES])
+def test_a_printed_settings_file_is_valid(page, block, tmp_path):
+    path = tmp_path / "hermod.toml"
+    path.write_text(settings_of(block), encoding="utf-8")
+
+    loaded = load(path, environ={})
+
+    assert loaded.file == path
+
+
+def test_the_two_commands_run_the_service_and_the_tests():
+    [commands] = [
+        block.text.splitlines() for block in blocks(ROOT / "README.md") if block.language == "console"
+    ]
+    assert commands == ["make run", "make test"]
+
+    run_it, test_it = (
+        subprocess.run(
+            [*command.split(), "--dry-run"], cwd=ROOT, capture_output=True, text=True, timeout=30, check=True
+        ).stdout
+        for command in commands
+    )
+
+    assert "bin/hermod serve" in run_it
+    assert "bin/pytest" in test_it
