@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 import click
 
 from bench import depth, hotpath, sockets
-from bench.conditions import conditions
+from bench.conditions import Conditions, conditions
 from bench.report import Figure, save, text
 from queues.ports import Driver
 from storage.registry import connect
@@ -32,11 +32,11 @@ _JSON = click.option(
 def bench(context: click.Context, json_file: Path | None) -> None:
     """Measure Hermod; without a command, a short version of everything."""
     if context.invoked_subcommand is None:
-        with _stores(None) as (open_store, folder):
+        with _stores(None) as (open_store, folder, found):
             figures = hotpath.measure(folder, rounds=200)
-            figures += sockets.measure(folder, seconds=1, slices=2)
+            figures += sockets.measure(folder, seconds=1, slices=3)
             figures += depth.measure(open_store, size=50_000, rounds=15)
-            _report(open_store, folder, figures, json_file)
+            _report(found, figures, json_file)
 
 
 @bench.command(name="depth")
@@ -46,10 +46,10 @@ def bench(context: click.Context, json_file: Path | None) -> None:
 @_JSON
 def _depth(messages: int, rounds: int, store: str | None, json_file: Path | None) -> None:
     """Compare what operations cost on small queues and on large ones."""
-    with _stores(store) as (open_store, folder):
+    with _stores(store) as (open_store, _, found):
         figures = depth.measure(open_store, size=messages, rounds=rounds)
         figures += depth.measure_debts(open_store, size=messages)
-        _report(open_store, folder, figures, json_file)
+        _report(found, figures, json_file)
 
 
 @bench.command(name="hotpath")
@@ -59,15 +59,15 @@ def _depth(messages: int, rounds: int, store: str | None, json_file: Path | None
 @_JSON
 def _hotpath(rounds: int, seconds: float, slices: int, json_file: Path | None) -> None:
     """Compare posting, claiming and deleting with what bare sqlite3 takes for the same rows."""
-    with _stores(None) as (open_store, folder):
+    with _stores(None) as (_, folder, found):
         figures = hotpath.measure(folder, rounds=rounds)
         figures += sockets.measure(folder, seconds=seconds, slices=slices)
-        _report(open_store, folder, figures, json_file)
+        _report(found, figures, json_file)
 
 
 @contextmanager
-def _stores(uri: str | None) -> Iterator[tuple[Callable[[str], Driver], Path]]:
-    """Yield a function that opens stores by name, and the folder of the files.
+def _stores(uri: str | None) -> Iterator[tuple[Callable[[str], Driver], Path, Conditions]]:
+    """Yield a function that opens stores by name, the folder of the files, and the conditions so far.
 
     There is a new SQLite file for each name, or the one store of the URI for all.
     """
@@ -79,13 +79,10 @@ def _stores(uri: str | None) -> Iterator[tuple[Callable[[str], Driver], Path]]:
             opened.callback(driver.close)
             return driver
 
-        yield open_store, Path(folder)
+        yield open_store, Path(folder), conditions(open_store("conditions"), Path(folder))
 
 
-def _report(
-    open_store: Callable[[str], Driver], folder: Path, figures: Sequence[Figure], json_file: Path | None
-) -> None:
-    found = conditions(open_store("conditions"), folder)
+def _report(found: Conditions, figures: Sequence[Figure], json_file: Path | None) -> None:
     click.echo(text(found, figures))
     if json_file is not None:
         save(json_file, found, figures)

@@ -28,7 +28,7 @@ class Conditions:
     date: str  # UTC
     system: str  # operating system and kind of processor
     cores: int  # shared by client, server and store
-    busy: float  # processes that wanted a core in the minute before
+    busy: float  # processes that wanted a core in the minute before it began
     python: str
     sqlite: str
     libraries: Mapping[str, str]  # version by name
@@ -45,6 +45,8 @@ class Conditions:
             elif isinstance(value, float):
                 value = f"{value:.1f}"
             yield field.name.replace("_", " "), str(value)
+        if self.busy > self.cores / 2:
+            yield "beware", "others used the cores when this began; the times are theirs too"
 
 
 def conditions(driver: Driver, folder: Path) -> Conditions:

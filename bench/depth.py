@@ -26,7 +26,7 @@ GOAL = 1.2  # times the cost at SMALL
 
 _PAGE = Selection(limit=10)
 _OTHER_CLIENT = "f" * 32
-_PURGES = 3  # rounds of purge, behind each of which the queue is filled anew
+_PURGES = 6  # rounds of purge at most, for behind each the queue is filled anew
 
 #: A load on a population; see `bench.measure.Load`.
 Operation: TypeAlias = Callable[[Population], Iterator[None]]
@@ -210,8 +210,7 @@ def measure(open_store: Callable[[str], Driver], *, size: int, rounds: int) -> l
     figures: dict[str, list[Figure]] = {kind: [] for kind in KINDS}
     for name, operation in OPERATIONS.items():
         loads: Sequence[Load] = [partial(operation, population) for population in (small, *large)]
-        refilled = name == "purge"
-        costs = interleaved(loads, _PURGES if refilled else rounds, warm_up=0 if refilled else 2)
+        costs = interleaved(loads, min(rounds, _PURGES) if operation is purge else rounds)
         counts = [steps.count(s, load) for s, load in zip((small_store, *stores), loads, strict=True)]
         for kind, cost, count in zip(KINDS, costs[1:], counts[1:], strict=True):
             title = f"Depth: {size:,} messages {kind}, against {SMALL:,} ready"

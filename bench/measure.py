@@ -14,6 +14,8 @@ from typing import TypeAlias
 #: Sets up, yields, does what is timed, yields, and clears up.
 Load: TypeAlias = Callable[[], Iterator[None]]
 
+_WARM_UP = 1  # rounds that do not count
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cost:
@@ -23,14 +25,14 @@ class Cost:
     cpu: float  # of this thread: what is left when the waiting for the disk is taken away
 
 
-def interleaved(loads: Sequence[Load], rounds: int, *, warm_up: int = 2) -> list[Cost]:
-    """Run all loads in turn, and return the cost of each; the rounds of the warm-up do not count."""
+def interleaved(loads: Sequence[Load], rounds: int) -> list[Cost]:
+    """Run all loads in turn, and return the cost of each."""
     times: list[list[tuple[int, int]]] = [[] for _ in loads]
-    for number in range(warm_up + rounds):
+    for number in range(_WARM_UP + rounds):
         order = range(len(loads)) if number % 2 else reversed(range(len(loads)))
         for index in order:
             taken = _timed(loads[index])
-            if number >= warm_up:
+            if number >= _WARM_UP:
                 times[index].append(taken)
     return [_cost(each) for each in times]
 

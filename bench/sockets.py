@@ -48,27 +48,31 @@ _START = 20.0  # seconds that a server has to come up
 class Score:
     """What was done in all slices so far."""
 
-    seconds: float = 0.0
-    count: int = 0
+    rates: list[float] = field(default_factory=list)  # how often the load was done per second, by slice
     latencies: list[float] = field(default_factory=list)  # seconds
     server_cpu: float = 0.0  # seconds
     client_cpu: float = 0.0  # seconds
 
     @property
     def rate(self) -> float:
-        """How often the load was done, per second."""
-        return self.count / self.seconds
+        """The rate of the slice in the middle."""
+        return statistics.median(self.rates)
+
+    @property
+    def count(self) -> int:
+        """How often the load was done."""
+        return len(self.latencies)
 
     def add(self, tallies: Sequence[Tally], seconds: float, server_cpu: float) -> None:
         """Add a slice; RuntimeError if anything went wrong in it."""
         errors = [error for tally in tallies for error in tally.errors]
         if errors:
             raise RuntimeError(f"{len(errors)} connections failed, the first one: {errors[0]}")
+        before = self.count
         for tally in tallies:
             self.latencies += tally.latencies
             self.client_cpu += tally.cpu
-        self.count = len(self.latencies)
-        self.seconds += seconds
+        self.rates.append((self.count - before) / seconds)
         self.server_cpu += server_cpu
 
 

@@ -32,6 +32,12 @@ class InvalidName(Invalid):
     code = "invalid-name"
 
 
+class InvalidTopicName(InvalidName):
+    """A topic name has 1 to 64 characters out of A-Z, a-z, 0-9, underscore, hyphen and full stop; a project id has at most 256."""
+
+    code = "invalid-topic-name"
+
+
 class InvalidChange(Invalid):
     """The change of the metadata is malformed, or its result breaks a rule."""
 

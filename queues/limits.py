@@ -46,10 +46,10 @@ class Limits:
     max_claim_grace: int = 43200
 
 
-def check_address(address: Address) -> None:
-    """Raise InvalidName unless queue name and project id keep the rules."""
+def check_address(address: Address, *, refusal: type[InvalidName] = InvalidName) -> None:
+    """Raise `refusal` unless queue name and project id keep the rules."""
     if not _QUEUE_NAME(address.queue) or len(address.project) > MAX_PROJECT:
-        raise InvalidName
+        raise refusal
 
 
 def is_queue_name(name: object) -> bool:

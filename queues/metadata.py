@@ -7,7 +7,7 @@ they set limits and behaviour. All others are the owner's.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, cast
@@ -69,11 +69,21 @@ def defaults(limits: Limits) -> JsonObject:
     }
 
 
-def with_defaults(metadata: JsonObject, limits: Limits) -> JsonObject:
-    """Return metadata in which each reserved attribute that is missing, or empty, has its default."""
+#: The reserved attributes that a topic shows.
+TOPIC_ATTRIBUTES = ("_max_messages_post_size", "_default_message_ttl", "_default_message_delay")
+
+
+def with_defaults(
+    metadata: JsonObject, limits: Limits, *, attributes: Collection[str] | None = None
+) -> JsonObject:
+    """Return metadata in which each reserved attribute that is missing, or empty, has its default.
+
+    `attributes` are those to show; None means all.
+    """
     complete = dict(metadata)
     for key, value in defaults(limits).items():
-        complete[key] = complete.get(key) or value
+        if attributes is None or key in attributes:
+            complete[key] = complete.get(key) or value
     return complete
 
 

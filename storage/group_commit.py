@@ -28,9 +28,20 @@ class Job(Generic[C, T]):
         self.step = step
         self.called = threading.Lock()  # held until the job is done, or its thread has the turn
         self.called.acquire()
+        self._fate = threading.Lock()  # taken once, by whoever runs the step or withdraws it
+        self._started = False
         self.done = False
         self.error: BaseException | None = None
         self.value: T | None = None
+
+    def start(self) -> bool:
+        """Tell whether to run the step, which from then on cannot be withdrawn; a step may be run again."""
+        self._started = self._started or self._fate.acquire(blocking=False)
+        return self._started
+
+    def withdraw(self) -> bool:
+        """See to it that the step is never run; false if it has begun."""
+        return self._fate.acquire(blocking=False)
 
     def outcome(self) -> T:
         """Return what the step returned, or raise what it raised."""
@@ -42,9 +53,10 @@ class Job(Generic[C, T]):
 class GroupCommit(Generic[C]):
     """Lets threads commit together.
 
-    `commit` runs the steps of some jobs in one transaction and sets value or error
-    of each; what it raises becomes the error of all that have none. `timeout`
-    (seconds) bounds the wait for the turn.
+    `commit` runs the steps of those jobs that `start` in one transaction and sets
+    value or error of each; what it raises becomes the error of all that have none.
+    `timeout` (seconds) bounds the wait for the turn, and as much again the wait for a
+    commit that is under way.
     """
 
     def __init__(self, commit: Callable[[Sequence[Job[C, object]]], None], *, timeout: float) -> None:
@@ -78,12 +90,14 @@ class GroupCommit(Generic[C]):
         return job.outcome()
 
     def _withdraw(self, job: Job[C, T]) -> None:
-        """Give up waiting; StoreUnavailable unless the job was called at the last moment."""
+        """Give up waiting: StoreUnavailable, and nothing done, unless it is too late for that."""
         with self._mutex:
             if job.called.acquire(blocking=False):
                 return
             if job in self._jobs:
                 self._jobs.remove(job)  # type: ignore[arg-type]
+        if not job.withdraw() and job.called.acquire(timeout=self._timeout):
+            return
         raise StoreUnavailable("Other writers of this process take too long.")
 
     def _next_group(self) -> list[Job[C, object]]:

@@ -191,6 +191,8 @@ class _Link:
         def run(session: ClientSession) -> None:
             work = _Work(self.database, session, address)
             for job in jobs:
+                if not job.start():
+                    continue
                 job.error = None
                 try:
                     job.value = job.step(work)

@@ -61,9 +61,10 @@ class SqliteFile:
             except OSError as error:
                 raise StoreUnavailable(f"Cannot make the folder {path.parent}: {error.strerror}.") from error
             self._writer = self._connect()
+            self._writer_is_good = True  # a new one is opened otherwise
             try:
                 self._prepare()
-                self._writer.execute("PRAGMA busy_timeout = 0")
+                self._writer.execute("PRAGMA busy_timeout = 0")  # `_begin` waits in its own way
             except BaseException:
                 self._writer.close()
                 raise
@@ -90,13 +91,15 @@ class SqliteFile:
                     yield connection
                 finally:
                     connection.execute("COMMIT")
-            finally:
+            except sqlite3.DatabaseError:
+                connection.close()  # it may remember damage when the file is whole again
+                raise
+            except BaseException:
                 self._take_back(connection)
+                raise
+        self._take_back(connection)
 
     def _take_back(self, connection: sqlite3.Connection) -> None:
-        if connection.in_transaction:  # its COMMIT failed
-            connection.close()
-            return
         with self._mutex:
             self._idle_readers.append(connection)
 
@@ -111,15 +114,24 @@ class SqliteFile:
         try:
             with vendor_errors():
                 self._transact(group)
+        except StoreDamaged:
+            self._writer.close()  # it would remember the damage when the file is whole again
+            self._writer_is_good = False
+            raise
         except BaseException:
-            if self._writer.in_transaction:
+            if self._writer_is_good and self._writer.in_transaction:
                 self._writer.rollback()
             raise
 
     def _transact(self, group: Sequence[Job[sqlite3.Connection, object]]) -> None:
+        if not self._writer_is_good:
+            self._writer = self._open_writer()
+            self._writer_is_good = True
         execute = self._writer.execute
         self._begin()
         for job in group:
+            if not job.start():
+                continue
             execute("SAVEPOINT job")
             try:
                 job.value = job.step(self._writer)
@@ -128,6 +140,11 @@ class SqliteFile:
                 execute("ROLLBACK TO job")
             execute("RELEASE job")
         execute("COMMIT")
+
+    def _open_writer(self) -> sqlite3.Connection:
+        writer = self._connect()
+        writer.execute("PRAGMA busy_timeout = 0")
+        return writer
 
     def _begin(self) -> None:
         """Take the file's lock.
@@ -153,7 +170,11 @@ class SqliteFile:
             check_same_thread=False,
             cached_statements=256,
         )
-        connection.execute("PRAGMA synchronous = FULL")
+        try:
+            connection.execute("PRAGMA synchronous = FULL")
+        except sqlite3.Error:
+            connection.close()
+            raise
         return connection
 
     def _prepare(self) -> None:

@@ -180,10 +180,12 @@ def test_every_member_of_the_retry_policy_is_documented():
 
 def slug(heading: str) -> str:
     """The anchor of a heading, as forges make it."""
-    kept = "".join(
-        letter for letter in heading.lower() if letter in "-_ " or unicodedata.category(letter)[0] in "LN"
+    kept = (
+        letter
+        for letter in heading.strip().lower()
+        if letter in "-_ " or unicodedata.category(letter)[0] in "LN"
     )
-    return kept.strip().replace(" ", "-")
+    return "".join(kept).replace(" ", "-")
 
 
 def anchors(page: Path) -> set[str]:

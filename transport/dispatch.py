@@ -7,12 +7,12 @@ before it is known that he may call.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import msgspec
+import structlog
 
 from queues.errors import HermodError
 from queues.models import Caller
@@ -22,7 +22,7 @@ from transport.service import Service
 A = TypeVar("A", bound=msgspec.Struct)
 R = TypeVar("R")
 
-_log = logging.getLogger("hermod.operations")
+_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,7 @@ def dispatch(service: Service, operation: Operation[A, R], caller: Caller, read:
     except HermodError as error:
         return Reply(problem=explain(operation.name, error))
     except Exception:
-        _log.exception("operation %s failed", operation.name)
+        _log.exception("operation failed", operation=operation.name)
         return Reply(problem=INTERNAL)
 
 
@@ -60,5 +60,5 @@ def explain(operation: str, error: HermodError) -> Problem:
     """Return what a client is told of an error, and log what an operator must know of it."""
     problem = problem_of(error)
     if problem.status >= 500:
-        _log.error("operation %s: %s", operation, error, exc_info=error.__cause__)
+        _log.error("operation refused", operation=operation, reason=str(error))
     return problem

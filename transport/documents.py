@@ -16,7 +16,7 @@ T = TypeVar("T")
 # What only a closer look can judge: long digits may be an integer beyond 64 bits,
 # and the escape of half a surrogate pair may be alone.
 _SUSPECT = re.compile(rb"\d{19}|\\u[dD][89a-fA-F]")
-_STRING_OR_BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[\]{}]', re.DOTALL)
+_STRING_OR_BRACKET = re.compile(rb'"(?:[^"\\]|\\.?)*+"?|[\[\]{}]', re.DOTALL)
 
 
 def decode(raw: bytes, decoder: msgspec.json.Decoder[T]) -> T:

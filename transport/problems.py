@@ -82,6 +82,7 @@ _TABLE: Mapping[type[HermodError], tuple[int, str]] = {
     HermodError: (500, "Internal server error"),
     errors.Invalid: (400, "Invalid API request"),
     errors.InvalidName: (400, "Invalid queue identification"),
+    errors.InvalidTopicName: (400, "Invalid topic identification"),
     errors.InvalidChange: (400, "Invalid request body"),
     errors.NotFound: (404, "Not found"),
     errors.Conflict: (409, "Resource conflict"),

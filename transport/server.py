@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import socket
+import struct
 import threading
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
@@ -11,9 +13,11 @@ import structlog
 from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
 from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
 from gunicorn.glogging import Logger  # type: ignore[import-untyped]
+from gunicorn.workers.gthread import ThreadWorker  # type: ignore[import-untyped]
 
 from queues.errors import HermodError
 from transport.janitor import run_janitor
+from transport.settings import SettingsError
 
 # Imported before the fork, so that the workers share the memory and start at once.
 from transport.wiring import open_service
@@ -29,6 +33,7 @@ _MEMORY_FOLDER = "/dev/shm"  # noqa: S108 - gunicorn creates its files there saf
 _LONGEST_REQUEST_LINE = 8190  # bytes; gunicorn knows no higher bound
 _LONGEST_HEADER = 8190  # bytes
 _MOST_HEADERS = 100
+_READ_TIMEOUT = 10  # seconds without a byte after which a client is given up
 _JANITOR_END = 5.0  # seconds that a step of the janitor's may take when the process ends
 
 log = structlog.get_logger()
@@ -99,6 +104,7 @@ def run(settings: Settings) -> None:
     """
     # One clear error beats one from each worker. Nothing stays open: connections do not survive a fork.
     open_service(settings).close()
+    _check_free(settings.api.address())
     master = os.getpid()
     try:
         Server(settings).run()
@@ -108,11 +114,33 @@ def run(settings: Settings) -> None:
         raise SystemExit(1 if end.code else 0) from end
 
 
+def _check_free(address: tuple[str, int]) -> None:
+    """Raise SettingsError for an address that cannot be had, for which gunicorn would wait and try again."""
+    host, port = address
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise SettingsError(f"Cannot listen on {host} port {port}: {error.strerror}.") from error
+
+
+class PatientWorker(ThreadWorker):  # type: ignore[misc]
+    """A worker whose threads do not wait forever for clients that stop sending."""
+
+    def enqueue_req(self, conn: Any) -> None:  # noqa: ANN401 - gunicorn has no types
+        """Bound every read from the connection, and hand it to a thread."""
+        seconds = struct.pack("ll", _READ_TIMEOUT, 0)
+        conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, seconds)
+        super().enqueue_req(conn)
+
+
 def _options(settings: Settings) -> dict[str, object]:
     api = settings.api
     return {
         "bind": api.bind,
-        "worker_class": "gthread",
+        "worker_class": PatientWorker,
         "workers": api.workers,
         "threads": api.threads,
         "graceful_timeout": api.graceful_timeout,

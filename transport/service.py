@@ -24,6 +24,7 @@ class Service:
     access: AccessPolicy
     router: Router
     queues: QueueService
+    topics: QueueService
     messages: MessageService
     claims: ClaimService
     health: HealthService

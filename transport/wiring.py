@@ -9,7 +9,7 @@ from queues.sealing import KeyRing
 from queues.service.claims import ClaimService
 from queues.service.health import HealthService
 from queues.service.messages import MessageService
-from queues.service.queues import QueueService
+from queues.service.queues import QUEUE, TOPIC, Kind, QueueService
 from queues.service.tokens import TokenService
 from queues.signing import Signer
 from storage.pooling import OneStore
@@ -35,19 +35,25 @@ def assemble(settings: Settings, driver: Driver) -> Service:
     """Build the service over an opened driver."""
     records, router = driver.records, OneStore(driver.messages)
     keys = KeyRing(settings.encryption.ring())
-    queues = QueueService(
-        records,
-        router,
-        settings.limits,
-        can_encrypt=bool(settings.encryption.keys),
-        cache_age=settings.cache.queue_age,
-    )
+
+    def declared(kind: Kind) -> QueueService:
+        return QueueService(
+            records,
+            router,
+            settings.limits,
+            can_encrypt=bool(settings.encryption.keys),
+            kind=kind,
+            cache_age=settings.cache.queue_age,
+        )
+
+    queues = declared(QUEUE)
     window = settings.idempotency.window
     return Service(
         settings=settings,
         access=AccessPolicy(settings.access),
         router=router,
         queues=queues,
+        topics=declared(TOPIC),
         messages=MessageService(queues, router, settings.limits, keys, window=window),
         claims=ClaimService(queues, router, settings.limits, keys),
         health=HealthService(records, router),

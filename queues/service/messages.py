@@ -148,15 +148,14 @@ class MessageService:
         store = self._router.store(address)
         now = store.clock()
         popped = store.pop(address, limit, now=now)
-        messages = list(popped.messages)
-        if popped.sealed_next:
-            messages += self._pop_sealed(address, limit - len(messages), now, partial=bool(messages))
-        return Page(messages=messages, now=now)
+        if popped.messages or not popped.sealed_next:
+            return Page(messages=popped.messages, now=now)
+        return Page(messages=self._pop_sealed(address, limit, now), now=now)
 
-    def _pop_sealed(self, address: Address, limit: int, now: int, *, partial: bool) -> Sequence[Message]:
+    def _pop_sealed(self, address: Address, limit: int, now: int) -> Sequence[Message]:
         """Pop what begins with an encrypted message: lease it, decrypt it, and only then delete it.
 
-        What cannot be decrypted stays; it is an error unless there is something else to answer.
+        Raises Unsealable; what cannot be decrypted stays.
         """
         store = self._router.store(address)
         claim = store.claim(address, Lease(ttl=MIN_TTL, grace=MIN_TTL, limit=limit), now=now).claim
@@ -166,8 +165,6 @@ class MessageService:
             messages = self._keys.reveal(address.project, claim.messages)
         except Unsealable:
             store.release(address, claim.id, now=now)
-            if partial:
-                return []
             raise
         ids = [message.id for message in messages]
         store.delete_many(address, ids, now=now, claim_ids=[claim.id])

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from threading import Lock
 
 from queues.errors import ConcurrentChange, Invalid, InvalidChange, QueueNotFound
 from queues.limits import DEFAULT_PAGE, Limits, check_range
-from queues.metadata import QueuePolicy, apply_changes, parse_changes, policy_of, validate, with_defaults
+from queues.metadata import (
+    TOPIC_ATTRIBUTES,
+    QueuePolicy,
+    apply_changes,
+    parse_changes,
+    policy_of,
+    validate,
+    with_defaults,
+)
 from queues.models import Address, Json, JsonObject, Queue, Record, Stats
 from queues.ports import RecordStore, Router
 
-_KIND = "queue"
 _SCAN = 500  # records read at once while filtering
 _ATTEMPTS = 10  # to change a record that others keep changing
 
@@ -37,8 +45,21 @@ class Known:
     policy: QueuePolicy  # its limits and defaults
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Kind:
+    """What there is two of: queues, and topics, which are declared and described in the same way."""
+
+    record: str  # the kind of record that describes one
+    attributes: Collection[str] | None = None  # the reserved ones that it shows; None for all
+    prefix: str = ""  # of its name in the message store, out of the way of the other kind's
+
+
+QUEUE = Kind(record="queue")
+TOPIC = Kind(record="topic", attributes=TOPIC_ATTRIBUTES, prefix="topic:")
+
+
 class QueueService:
-    """Declares, describes, lists and removes queues.
+    """Declares, describes, lists and removes queues, or topics.
 
     `cache_age` (seconds) is how old the limits and defaults may be that a post or
     a claim goes by; nothing else is ever answered from memory.
@@ -51,6 +72,7 @@ class QueueService:
         limits: Limits,
         *,
         can_encrypt: bool,
+        kind: Kind = QUEUE,
         cache_age: float = 1.0,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -58,6 +80,7 @@ class QueueService:
         self._router = router
         self._limits = limits
         self._can_encrypt = can_encrypt
+        self._kind = kind
         self._known = _RecentlyKnown(cache_age, timer)
 
     def create(self, address: Address, metadata: JsonObject) -> bool:
@@ -66,7 +89,7 @@ class QueueService:
         Raises Invalid for reserved attributes that break the rules.
         """
         self._check(metadata)
-        created = self._records.insert(_record(Queue(address=address, metadata=metadata)))
+        created = self._records.insert(self._record(Queue(address=address, metadata=metadata)))
         self._known.forget(address)
         return created
 
@@ -77,7 +100,7 @@ class QueueService:
 
     def find(self, address: Address) -> Queue | None:
         """Return a queue as declared, or None."""
-        record = self._records.fetch(_KIND, address.project, address.queue)
+        record = self._records.fetch(self._kind.record, address.project, address.queue)
         return None if record is None else _queue(record)
 
     def metadata(self, address: Address) -> JsonObject:
@@ -87,7 +110,7 @@ class QueueService:
 
     def complete(self, metadata: JsonObject) -> JsonObject:
         """Fill in the reserved defaults."""
-        return with_defaults(metadata, self._limits)
+        return with_defaults(metadata, self._limits, attributes=self._kind.attributes)
 
     def known(self, address: Address) -> Known:
         """Return what a post or claim goes by, `cache_age` old at most."""
@@ -117,17 +140,18 @@ class QueueService:
             metadata = apply_changes(queue.metadata, parsed)
             try:
                 self._check(metadata)
+                self._check_size(metadata)
             except Invalid as error:
                 raise InvalidChange(str(error)) from error
-            if self._records.replace(_record(replace(queue, metadata=metadata))):
+            if self._records.replace(self._record(replace(queue, metadata=metadata))):
                 self._known.forget(address)
                 return self.complete(metadata)
         raise ConcurrentChange
 
     def delete(self, address: Address) -> None:
         """Remove a queue with its messages and claims, if it exists."""
-        self._records.remove(_KIND, address.project, address.queue)
-        self._router.store(address).drop(address)
+        self._records.remove(self._kind.record, address.project, address.queue)
+        self._router.store(address).drop(self._stored(address))
         self._known.forget(address)
 
     def list(self, project: str, listing: Listing) -> Sequence[Queue]:
@@ -147,29 +171,48 @@ class QueueService:
 
     def count(self, project: str) -> int:
         """Count the project's queues."""
-        return self._records.count(_KIND, project)
+        return self._records.count(self._kind.record, project)
 
     def stats(self, address: Address) -> tuple[Stats, int]:
         """Count a queue's messages; return that and the time (ms) it was at."""
         store = self._router.store(address)
         now = store.clock()
-        return store.stats(address, now=now), now
+        return store.stats(self._stored(address), now=now), now
 
     def purge(self, address: Address) -> None:
         """Remove all messages and claims; the queue and its metadata stay."""
         store = self._router.store(address)
-        store.purge(address, now=store.clock())
+        store.purge(self._stored(address), now=store.clock())
+
+    def _stored(self, address: Address) -> Address:
+        """Return the address in the message store."""
+        return replace(address, queue=self._kind.prefix + address.queue) if self._kind.prefix else address
+
+    def _record(self, queue: Queue) -> Record:
+        return Record(
+            kind=self._kind.record,
+            scope=queue.address.project,
+            name=queue.address.queue,
+            data={"metadata": queue.metadata},
+            revision=queue.revision,
+        )
 
     def _check(self, metadata: JsonObject) -> None:
         validate(metadata, self._limits)
         if metadata.get("_enable_encrypt_messages") and not self._can_encrypt:
             raise Invalid("The attribute _enable_encrypt_messages needs a service with an encryption key.")
 
+    def _check_size(self, metadata: JsonObject) -> None:
+        # What is created is bounded as a request; changes could add up to more.
+        size = len(json.dumps(metadata, ensure_ascii=False, separators=(",", ":")).encode())
+        if size > self._limits.max_queue_metadata:
+            raise Invalid(f"The metadata must have at most {self._limits.max_queue_metadata} bytes.")
+
     def _scan(self, project: str, listing: Listing, limit: int) -> Iterator[Queue]:
         size = _SCAN if listing.name or listing.metadata else limit
         after = listing.marker
         while True:
-            records = self._records.scan(_KIND, project, after=after, limit=size)
+            records = self._records.scan(self._kind.record, project, after=after, limit=size)
             for record in records:
                 if _matches(record, listing):
                     yield _queue(record)
@@ -203,16 +246,6 @@ class _RecentlyKnown:
     def forget(self, address: Address) -> None:
         with self._lock:
             self._entries.pop(address, None)
-
-
-def _record(queue: Queue) -> Record:
-    return Record(
-        kind=_KIND,
-        scope=queue.address.project,
-        name=queue.address.queue,
-        data={"metadata": queue.metadata},
-        revision=queue.revision,
-    )
 
 
 def _queue(record: Record) -> Queue:

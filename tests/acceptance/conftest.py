@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeAlias
@@ -19,15 +21,17 @@ MakeHermod: TypeAlias = Callable[..., Hermod]
 
 
 @pytest.fixture(scope="module")
-def direct(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Direct]:
-    """The REST application in this process; its requests are not logged."""
+def direct() -> Iterator[Direct]:
+    """The REST application in this process; its requests are not logged, and its disk is memory where possible."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
-    application = Direct(tmp_path_factory.mktemp("direct"))
-    try:
-        yield application
-    finally:
-        application.close()
-        structlog.reset_defaults()
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="hermod-test-", dir=memory) as folder:
+        application = Direct(Path(folder))
+        try:
+            yield application
+        finally:
+            application.close()
+            structlog.reset_defaults()
 
 
 @pytest.fixture

@@ -526,7 +526,7 @@ def requests(draw: st.DrawFn, method: str, template: str) -> Request:
 
 @pytest.mark.parametrize(("method", "template"), ENDPOINTS, ids=lambda part: part.replace("/v2/", ""))
 def test_f1_no_input_is_a_server_error(scene: Scene, method: str, template: str) -> None:
-    @examples(250 if (method, template) in BODIES else 100)
+    @examples(200 if (method, template) in BODIES else 60)
     @given(requests(method, template))
     def run(request: Request) -> None:
         scene.try_out(request)

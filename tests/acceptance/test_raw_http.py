@@ -330,7 +330,7 @@ def broken(draw: st.DrawFn) -> bytes:
 
 
 def test_no_bytes_are_a_server_error(service: Hermod) -> None:
-    @examples(300)
+    @examples(200)
     @given(broken())
     def run(data: bytes) -> None:
         statuses = talk(service, data)

@@ -69,7 +69,7 @@ def queue(direct: Direct, request: pytest.FixtureRequest) -> str:
 
 
 def test_f2_every_value_comes_back_as_it_was_written(direct: Direct, queue: str) -> None:
-    @examples(150)
+    @examples(100)
     @given(st.lists(written(), min_size=1, max_size=3))
     @example([b"null", b'""', b"0"])
     @example([b'{"a.b": 1, "$c": {"$d": "\\u0000"}, "": "\\ud83d\\ude00 \\u00e9"}', b"[]", b"{}"])
@@ -126,7 +126,7 @@ def test_a_sealed_message_reaches_the_dead_letter_queue_readable(direct: Direct)
 
 
 def test_metadata_come_back_as_they_were_meant(direct: Direct) -> None:
-    @examples(150)
+    @examples(100)
     @given(st.dictionaries(keys.filter(lambda key: not key.startswith("_")), values, max_size=5))
     def run(metadata: dict[str, Any]) -> None:
         path = "/v2/queues/described"
@@ -198,7 +198,7 @@ def nearly_written(draw: st.DrawFn) -> bytes:
 
 
 def test_f2_what_is_no_json_never_gets_in(direct: Direct, queue: str) -> None:
-    @examples(600)
+    @examples(300)
     @given(nearly_written())
     def run(body: bytes) -> None:
         document = b'{"messages": [{"body": %s}]}' % body

@@ -1,6 +1,7 @@
 """What the benchmarks print and write."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -57,3 +58,8 @@ def test_the_file_holds_conditions_and_figures(found, tmp_path):
 
 def test_no_condition_tells_where_the_files_are(found, tmp_path):
     assert str(tmp_path) not in text(found, [])
+
+
+@pytest.mark.parametrize(("busy", "warned"), [(0.5, False), (3.0, True)])
+def test_a_busy_machine_is_pointed_out(found, busy, warned):
+    assert ("beware" in text(replace(found, cores=2, busy=busy), [])) is warned

@@ -17,6 +17,7 @@ from typing import Any, TypeAlias, cast
 
 import falcon
 import pytest
+import structlog
 from falcon import testing
 from structlog.testing import capture_logs
 
@@ -385,4 +386,5 @@ def logged(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[], str]]:
     """Return all that has been logged, at any level, before anything is hidden by the log itself."""
     caplog.set_level(logging.DEBUG)
     with capture_logs() as entries:
+        structlog.get_config()["processors"].insert(0, structlog.processors.format_exc_info)  # tracebacks too
         yield lambda: f"{entries} {caplog.text}"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
+from operator import attrgetter
+from typing import Any
 
-from queues.errors import Invalid, QueueNotFound
+from queues.errors import Invalid, InvalidName, InvalidTopicName, QueueNotFound
 from queues.limits import check_address
 from queues.models import Address, Caller, JsonObject, Queue, Stats
-from queues.service.queues import Listing
+from queues.service.queues import Listing, QueueService
 from queues.signing import SignedUrl
 from transport.dispatch import Operation
 from transport.schemas.queues import (
@@ -41,62 +44,76 @@ class SeenStats:
     now: int
 
 
-def address_of(caller: Caller, queue_name: str) -> Address:
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Queues or topics: the same operations on another service."""
+
+    service: Callable[[Service], QueueService]
+    refusal: type[InvalidName]  # of a name that breaks the rules
+
+
+QUEUES = Family(attrgetter("queues"), InvalidName)
+TOPICS = Family(attrgetter("topics"), InvalidTopicName)
+
+
+def address_of(caller: Caller, queue_name: str, of: Family = QUEUES) -> Address:
     """Return where a caller's queue is.
 
     Raises InvalidName.
     """
     address = Address(project=caller.project, queue=queue_name)
-    check_address(address)
+    check_address(address, refusal=of.refusal)
     return address
 
 
-def queue_list(service: Service, caller: Caller, args: QueueList) -> QueuePage:
+def queue_list(service: Service, caller: Caller, args: QueueList, *, of: Family = QUEUES) -> QueuePage:
     """List the project's queues by name."""
     listing = Listing(marker=args.marker or "", limit=args.limit, name=args.name or "", metadata=args.filters)
-    queues = service.queues.list(caller.project, listing)
-    return QueuePage(queues=queues, count=service.queues.count(caller.project) if args.with_count else None)
+    queues = of.service(service).list(caller.project, listing)
+    return QueuePage(
+        queues=queues, count=of.service(service).count(caller.project) if args.with_count else None
+    )
 
 
-def queue_create(service: Service, caller: Caller, args: QueueCreate) -> bool:
+def queue_create(service: Service, caller: Caller, args: QueueCreate, *, of: Family = QUEUES) -> bool:
     """Declare a queue; tell whether it is new."""
-    return service.queues.create(address_of(caller, args.queue_name), args.metadata or {})
+    return of.service(service).create(address_of(caller, args.queue_name, of), args.metadata or {})
 
 
-def queue_get(service: Service, caller: Caller, args: QueueRef) -> JsonObject:
+def queue_get(service: Service, caller: Caller, args: QueueRef, *, of: Family = QUEUES) -> JsonObject:
     """Return a queue's metadata with the reserved defaults."""
-    return service.queues.metadata(address_of(caller, args.queue_name))
+    return of.service(service).metadata(address_of(caller, args.queue_name, of))
 
 
-def queue_exists(service: Service, caller: Caller, args: QueueRef) -> None:
+def queue_exists(service: Service, caller: Caller, args: QueueRef, *, of: Family = QUEUES) -> None:
     """Return if there is such a queue."""
-    if service.queues.find(address_of(caller, args.queue_name)) is None:
+    if of.service(service).find(address_of(caller, args.queue_name, of)) is None:
         raise QueueNotFound
 
 
-def queue_update(service: Service, caller: Caller, args: QueueUpdate) -> JsonObject:
+def queue_update(service: Service, caller: Caller, args: QueueUpdate, *, of: Family = QUEUES) -> JsonObject:
     """Patch a queue's metadata; return the result with the reserved defaults."""
-    return service.queues.update(address_of(caller, args.queue_name), args.changes)
+    return of.service(service).update(address_of(caller, args.queue_name, of), args.changes)
 
 
-def queue_delete(service: Service, caller: Caller, args: QueueRef) -> None:
+def queue_delete(service: Service, caller: Caller, args: QueueRef, *, of: Family = QUEUES) -> None:
     """Remove a queue with its messages and claims."""
-    service.queues.delete(address_of(caller, args.queue_name))
+    of.service(service).delete(address_of(caller, args.queue_name, of))
 
 
-def queue_get_stats(service: Service, caller: Caller, args: QueueRef) -> SeenStats:
+def queue_get_stats(service: Service, caller: Caller, args: QueueRef, *, of: Family = QUEUES) -> SeenStats:
     """Count a queue's messages."""
-    stats, now = service.queues.stats(address_of(caller, args.queue_name))
+    stats, now = of.service(service).stats(address_of(caller, args.queue_name, of))
     return SeenStats(stats=stats, now=now)
 
 
-def queue_purge(service: Service, caller: Caller, args: QueuePurge) -> None:
+def queue_purge(service: Service, caller: Caller, args: QueuePurge, *, of: Family = QUEUES) -> None:
     """Remove everything from a queue."""
-    address = address_of(caller, args.queue_name)
+    address = address_of(caller, args.queue_name, of)
     if not _PURGEABLE.issuperset(args.resource_types):
         raise Invalid("The resource_types to purge are messages and subscriptions.")
     if "messages" in args.resource_types:
-        service.queues.purge(address)
+        of.service(service).purge(address)
 
 
 def queue_share(service: Service, caller: Caller, args: QueueShare) -> SignedUrl:
@@ -106,14 +123,25 @@ def queue_share(service: Service, caller: Caller, args: QueueShare) -> SignedUrl
     return service.signer.share(address.project, address.queue, args.wish, now=now)
 
 
+def _shared(noun: str, of: Family) -> tuple[Operation[Any, Any], ...]:
+    """Return the operations that queues and topics have in common."""
+    return tuple(
+        Operation(name=f"{noun}_{verb}", rule=f"{noun}s:{rule}", arguments=arguments, run=partial(run, of=of))
+        for verb, rule, arguments, run in (
+            ("list", "get_all", QueueList, queue_list),
+            ("create", "create", QueueCreate, queue_create),
+            ("get", "get", QueueRef, queue_get),
+            ("exists", "get", QueueRef, queue_exists),
+            ("update", "update", QueueUpdate, queue_update),
+            ("delete", "delete", QueueRef, queue_delete),
+            ("get_stats", "stats", QueueRef, queue_get_stats),
+            ("purge", "purge", QueuePurge, queue_purge),
+        )
+    )
+
+
 OPERATIONS = (
-    Operation(name="queue_list", rule="queues:get_all", arguments=QueueList, run=queue_list),
-    Operation(name="queue_create", rule="queues:create", arguments=QueueCreate, run=queue_create),
-    Operation(name="queue_get", rule="queues:get", arguments=QueueRef, run=queue_get),
-    Operation(name="queue_exists", rule="queues:get", arguments=QueueRef, run=queue_exists),
-    Operation(name="queue_update", rule="queues:update", arguments=QueueUpdate, run=queue_update),
-    Operation(name="queue_delete", rule="queues:delete", arguments=QueueRef, run=queue_delete),
-    Operation(name="queue_get_stats", rule="queues:stats", arguments=QueueRef, run=queue_get_stats),
-    Operation(name="queue_purge", rule="queues:purge", arguments=QueuePurge, run=queue_purge),
+    *_shared("queue", QUEUES),
     Operation(name="queue_share", rule="queues:share", arguments=QueueShare, run=queue_share),
+    *_shared("topic", TOPICS),
 )

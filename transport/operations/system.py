@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import logging
-
 import msgspec
+import structlog
 
 from queues.models import Caller
 from queues.service.health import StoreHealth
 from transport.dispatch import Operation
 from transport.service import Service
 
-_log = logging.getLogger("hermod.health")
+_log = structlog.get_logger()
 
 
 class Nothing(msgspec.Struct, kw_only=True, frozen=True):
@@ -30,7 +29,11 @@ def check_node_health(service: Service, _caller: Caller, _args: Nothing) -> dict
         for operation, trial in health.trials.items():
             if not trial.succeeded:
                 _log.error(
-                    "health of store %r: %s failed: %s ref=%s", pool, operation, trial.error, trial.ref
+                    "health check failed",
+                    pool=pool,
+                    operation=operation,
+                    reason=str(trial.error),
+                    ref=trial.ref,
                 )
     return report
 

@@ -54,11 +54,12 @@ def found(_request: RestRequest, response: falcon.Response, _value: object) -> N
 def queue_page(request: RestRequest, response: falcon.Response, page: QueuePage) -> None:
     """Answer a page of queues."""
     detailed = request.boolean("detailed")
-    complete = request.service.queues.complete
+    path = f"/v2/{request.collection}"
+    complete = (request.service.topics if request.collection == "topics" else request.service.queues).complete
     queues = []
     for queue in page.queues:
         name = queue.address.queue
-        entry: JsonObject = {"name": name, "href": _queue_path(name)}
+        entry: JsonObject = {"name": name, "href": f"{path}/{name}"}
         if detailed:
             entry["metadata"] = complete(queue.metadata)
         queues.append(entry)
@@ -68,7 +69,7 @@ def queue_page(request: RestRequest, response: falcon.Response, page: QueuePage)
     for name in ("detailed", "with_count"):
         if name in kept:
             kept[name] = str(request.boolean(name)).lower()
-    answer: JsonObject = {"queues": queues, "links": _next_page("/v2/queues", kept, marker)}
+    answer: JsonObject = {request.collection: queues, "links": _next_page(path, kept, marker)}
     if page.count:
         answer["count"] = page.count
     document(response, answer)
@@ -77,7 +78,7 @@ def queue_page(request: RestRequest, response: falcon.Response, page: QueuePage)
 def queue_created(request: RestRequest, response: falcon.Response, new: bool) -> None:
     """Answer that a queue was created, or existed."""
     response.status = 201 if new else 204
-    response.set_header("Location", _queue_path(request.queue_name))
+    response.set_header("Location", request.queue_path)
 
 
 def metadata(_request: RestRequest, response: falcon.Response, value: JsonObject) -> None:
@@ -94,7 +95,7 @@ def stats(request: RestRequest, response: falcon.Response, seen: SeenStats) -> N
     }
     for name, landmark in (("oldest", seen.stats.oldest), ("newest", seen.stats.newest)):
         if landmark is not None:
-            messages[name] = _landmark(request.queue_name, landmark, seen.now)
+            messages[name] = _landmark(request.queue_path, landmark, seen.now)
     document(response, {"messages": messages})
 
 
@@ -114,7 +115,7 @@ def shared(_request: RestRequest, response: falcon.Response, signed: SignedUrl) 
 
 def posted(request: RestRequest, response: falcon.Response, value: Posted) -> None:
     """Answer where the messages are."""
-    base = f"{_queue_path(request.queue_name)}/messages"
+    base = f"{request.queue_path}/messages"
     document(response, {"resources": [f"{base}/{id_}" for id_ in value.ids]}, 201)
     response.set_header("Location", f"{base}?ids={','.join(value.ids)}")
 
@@ -129,7 +130,7 @@ def message_page(request: RestRequest, response: falcon.Response, page: Page) ->
     if limit := request.text("limit"):
         kept["limit"] = limit
     marker = page.messages[-1].id if page.messages else None
-    links = _next_page(f"{_queue_path(request.queue_name)}/messages", kept, marker)
+    links = _next_page(f"{request.queue_path}/messages", kept, marker)
     document(response, {"messages": _messages(request, page.messages, page.now), "links": links})
 
 
@@ -172,7 +173,7 @@ def claimed(request: RestRequest, response: falcon.Response, seen: SeenClaim | N
         response.status = 204
         return
     document(response, {"messages": _messages(request, seen.claim.messages, seen.now)}, 201)
-    response.set_header("Location", _claim_path(request.queue_name, seen.claim.id))
+    response.set_header("Location", f"{request.queue_path}/claims/{seen.claim.id}")
 
 
 def claim(request: RestRequest, response: falcon.Response, seen: SeenClaim) -> None:
@@ -182,7 +183,7 @@ def claim(request: RestRequest, response: falcon.Response, seen: SeenClaim) -> N
         {
             "age": seen.claim.age(seen.now),
             "ttl": seen.claim.ttl,
-            "href": _claim_path(request.queue_name, seen.claim.id),
+            "href": f"{request.queue_path}/claims/{seen.claim.id}",
             "messages": _messages(request, seen.claim.messages, seen.now),
         },
     )
@@ -208,16 +209,8 @@ def health(_request: RestRequest, response: falcon.Response, report: dict[str, S
     )
 
 
-def _queue_path(name: str) -> str:
-    return f"/v2/queues/{name}"
-
-
-def _claim_path(queue_name: str, claim_id: str) -> str:
-    return f"/v2/queues/{queue_name}/claims/{claim_id}"
-
-
 def _messages(request: RestRequest, messages: Iterable[Message], now: int) -> list[dict[str, Any]]:
-    base = f"{_queue_path(request.queue_name)}/messages/"
+    base = f"{request.queue_path}/messages/"
     with_checksum = request.service.settings.wire.enable_checksum
     answer = []
     for each in messages:
@@ -239,10 +232,10 @@ def _with_checksum(entry: dict[str, Any], body: bytes) -> dict[str, Any]:
     return entry if digest is None else {**entry, "checksum": digest}
 
 
-def _landmark(queue_name: str, landmark: Landmark, now: int) -> JsonObject:
+def _landmark(path: str, landmark: Landmark, now: int) -> JsonObject:
     created = datetime.fromtimestamp(landmark.created // 1000, UTC)
     return {
-        "href": f"{_queue_path(queue_name)}/messages/{landmark.id}",
+        "href": f"{path}/messages/{landmark.id}",
         "age": landmark.age(now),
         "created": created.strftime("%Y-%m-%dT%H:%M:%SZ"),
     }

@@ -87,6 +87,7 @@ def _serve(
     http.context.operation = endpoint.operation.name
     reply = dispatch(service, endpoint.operation, request.caller, partial(endpoint.read, request))
     if reply.problem is not None:
+        http.context.error = reply.problem.code
         answers.problem(response, reply.problem)
     else:
         endpoint.answer(request, response, reply.value)
@@ -96,4 +97,6 @@ def _answer_error(
     http: falcon.Request, response: falcon.Response, error: HermodError, _params: dict[str, Any]
 ) -> None:
     """Answer what went wrong before there was an operation."""
-    answers.problem(response, explain(f"{http.method} {http.path}", error))
+    found = explain(f"{http.method} {http.path}", error)
+    http.context.error = found.code
+    answers.problem(response, found)

@@ -14,7 +14,7 @@ from typing import Any
 import falcon
 import structlog
 
-from queues.errors import BadSignature
+from queues.errors import BadSignature, InvalidName, InvalidTopicName
 from queues.limits import check_address
 from queues.models import Address, Caller, Role
 from queues.signing import SignedUrl
@@ -24,6 +24,7 @@ from transport.service import Service
 
 _log = structlog.stdlib.get_logger("hermod.request")
 
+_NAMES = {"queue_name": InvalidName, "topic_name": InvalidTopicName}
 _FORM = "application/x-www-form-urlencoded"
 _JSON = "application/json"
 _OPEN = ("/", "/v2")  # what discovery asks for, with no headers at all
@@ -43,16 +44,19 @@ class Gate:
         context.request_id = f"req-{uuid.uuid4()}"
         context.operation = None
         context.caller = None
+        context.error = None
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(request_id=context.request_id)
         response.set_header("X-OpenStack-Request-Id", context.request_id)
         if request.path in _OPEN or request.method == "OPTIONS":
             return
-        if "%2f" in request.env.get("RAW_URI", "").partition("?")[0].lower():
-            raise falcon.HTTPNotFound  # the server decodes it, and it would name another path
         headers: Headers = request.get_header
         if request.get_header("URL-Signature") is not None:
             context.identity = self._signed(request)
         else:
             context.identity = self._strategy.identify(headers)
+        if "%2f" in request.env.get("RAW_URI", "").partition("?")[0].lower():
+            raise falcon.HTTPNotFound  # the server decodes it, and it would name another path
 
     def process_resource(
         self,
@@ -72,8 +76,9 @@ class Gate:
         identity: Identity = request.context.identity
         client_id = client_id_of(headers, self._service.settings.wire)
         caller = Caller(project=project_of(identity, headers), client_id=client_id, role=identity.role)
-        if "queue_name" in params:
-            check_address(Address(project=caller.project, queue=params["queue_name"]))
+        for variable, refusal in _NAMES.items():
+            if variable in params:
+                check_address(Address(project=caller.project, queue=params[variable]), refusal=refusal)
         request.context.caller = caller
 
     def process_response(
@@ -94,6 +99,7 @@ class Gate:
             project=caller and caller.project,
             operation=context.operation,
             status=response.status_code,
+            error=context.error,
             ms=round((time.perf_counter() - context.started) * 1000, 2),
         )
 

@@ -57,8 +57,9 @@ def queue_ref(request: RestRequest) -> QueueRef:
 def queue_list(request: RestRequest) -> QueueList:
     """Read a listing; parameters without a meaning of their own filter by metadata."""
     filters: dict[str, str] = {}
+    countable = request.collection == "queues"
     for name, value in request.http.params.items():
-        if name in _NOT_FILTERS or not value:
+        if (name in _NOT_FILTERS and (countable or name != "with_count")) or not value:
             continue
         if isinstance(value, list):
             raise InvalidParameter(f"The parameter {name} can be given once only.")
@@ -67,7 +68,7 @@ def queue_list(request: RestRequest) -> QueueList:
         marker=request.text("marker"),
         limit=request.integer("limit"),
         detailed=request.boolean("detailed"),
-        with_count=request.boolean("with_count"),
+        with_count=countable and request.boolean("with_count"),
         name=request.text("name"),
         filters=filters or None,
     )

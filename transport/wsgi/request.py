@@ -33,9 +33,19 @@ class RestRequest:
         self.path = path  # the variables of the route's template
 
     @property
+    def collection(self) -> str:
+        """What the path is about: queues or topics."""
+        return self.http.path.split("/")[2]
+
+    @property
     def queue_name(self) -> str:
-        """The queue of the path."""
-        return self.path["queue_name"]
+        """The queue, or topic, of the path."""
+        return self.path.get("queue_name") or self.path["topic_name"]
+
+    @property
+    def queue_path(self) -> str:
+        """The path of that queue or topic."""
+        return f"/v2/{self.collection}/{self.queue_name}"
 
     def text(self, name: str) -> str | None:
         """Return a query parameter; None where it is absent or empty. Of several, the last counts."""
@@ -75,19 +85,27 @@ class RestRequest:
 
         Raises `refusal` for one of more than `limit` bytes, before it is read.
         """
+        try:
+            raw = self._read(limit)
+        except Exception as error:
+            # Whatever the server says of a body that it cannot read, the client sent it.
+            raise MalformedBody("The request body could not be read.") from error
+        if raw is None or len(raw) > limit:
+            raise refusal(f"The request body must have at most {limit} bytes.")
+        return raw
+
+    def _read(self, limit: int) -> bytes | None:
+        """Read the body; None for one that says it is longer than the limit."""
         length = self.http.content_length
         stream = self.http.env["wsgi.input"]
         if length is None:
             chunked = "chunked" in self.http.env.get("HTTP_TRANSFER_ENCODING", "").lower()
-            raw: bytes = stream.read(limit + 1) if chunked else b""
-        elif length > limit:
-            raise refusal(_too_large(limit))
-        else:
-            raw = stream.read(length) if length else b""
-            if len(raw) < length:
-                raise MalformedBody("The request body ended early.")
-        if len(raw) > limit:
-            raise refusal(_too_large(limit))
+            return stream.read(limit + 1) if chunked else b""
+        if length > limit:
+            return None
+        raw: bytes = stream.read(length) if length else b""
+        if len(raw) < length:
+            raise EOFError
         return raw
 
     def document(self, decoder: msgspec.json.Decoder[T]) -> T:
@@ -101,7 +119,3 @@ class RestRequest:
         """Return the body, parsed, or `absent` where there is none; raises MalformedBody."""
         raw = self.body(self.service.settings.limits.max_queue_metadata)
         return decode(raw, decoder) if raw else absent
-
-
-def _too_large(limit: int) -> str:
-    return f"The request body must have at most {limit} bytes."

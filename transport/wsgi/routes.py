@@ -41,26 +41,30 @@ class ByIds:
 
 Choice: TypeAlias = Endpoint | ByIds
 
+
+def _declared(noun: str) -> Mapping[str, Mapping[str, Choice]]:
+    """Return the routes that queues and topics have in common."""
+    item = f"/v2/{noun}s/{{{noun}_name}}"
+    return {
+        f"/v2/{noun}s": {"GET": _endpoint(f"{noun}_list", reads.queue_list, answers.queue_page)},
+        item: {
+            "GET": _endpoint(f"{noun}_get", reads.queue_ref, answers.metadata),
+            "HEAD": _endpoint(f"{noun}_exists", reads.queue_ref, answers.found),
+            "PUT": _endpoint(f"{noun}_create", reads.queue_create, answers.queue_created),
+            "PATCH": _endpoint(f"{noun}_update", reads.queue_update, answers.metadata),
+            "DELETE": _endpoint(f"{noun}_delete", reads.queue_ref, answers.no_content),
+        },
+        f"{item}/stats": {"GET": _endpoint(f"{noun}_get_stats", reads.queue_ref, answers.stats)},
+        f"{item}/purge": {"POST": _endpoint(f"{noun}_purge", reads.queue_purge, answers.no_content)},
+    }
+
+
 _PING = _endpoint("ping_node", reads.nothing, answers.no_content)
 
 ROUTES: Mapping[str, Mapping[str, Choice]] = {
     "/v2/ping": {"GET": _PING, "HEAD": _PING},
-    "/v2/queues": {
-        "GET": _endpoint("queue_list", reads.queue_list, answers.queue_page),
-    },
-    "/v2/queues/{queue_name}": {
-        "GET": _endpoint("queue_get", reads.queue_ref, answers.metadata),
-        "HEAD": _endpoint("queue_exists", reads.queue_ref, answers.found),
-        "PUT": _endpoint("queue_create", reads.queue_create, answers.queue_created),
-        "PATCH": _endpoint("queue_update", reads.queue_update, answers.metadata),
-        "DELETE": _endpoint("queue_delete", reads.queue_ref, answers.no_content),
-    },
-    "/v2/queues/{queue_name}/stats": {
-        "GET": _endpoint("queue_get_stats", reads.queue_ref, answers.stats),
-    },
-    "/v2/queues/{queue_name}/purge": {
-        "POST": _endpoint("queue_purge", reads.queue_purge, answers.no_content),
-    },
+    **_declared("queue"),
+    **_declared("topic"),
     "/v2/queues/{queue_name}/share": {
         "POST": _endpoint("queue_share", reads.queue_share, answers.shared),
     },
