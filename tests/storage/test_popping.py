@@ -1,6 +1,18 @@
 """Pop: take and delete in one step."""
 
+from queues.models import NewMessage
 from tests.storage.probe import bodies, ids
+
+
+def post_sealed(queue, *bodies):
+    batch = [NewMessage(body=body.encode(), ttl=60, sealed=True) for body in bodies]
+    queue.store.post(queue.address, batch, now=queue.clock.now, create=True)
+
+
+def pop(queue, limit):
+    """Pop, and tell whether it ended in front of an encrypted message."""
+    popped = queue.store.pop(queue.address, limit, now=queue.clock.now)
+    return bodies(popped.messages), popped.sealed_next
 
 
 def test_pop_removes_the_oldest_messages_in_order(queue):
@@ -72,3 +84,32 @@ def test_b10_popping_again_and_again_reaches_every_message(queue):
     queue.release(queue.claim(25).id)
 
     assert [len(queue.pop(10)) for _ in range(4)] == [10, 10, 5, 0]
+
+
+def test_pop_ends_in_front_of_an_encrypted_message_and_says_so(queue):
+    queue.post("a", "b")
+    post_sealed(queue, "sealed")
+    queue.post("c")
+
+    assert pop(queue, 1) == (["a"], False)
+    assert pop(queue, 10) == (["b"], True)
+    assert pop(queue, 10) == ([], True)
+    assert bodies(queue.everything()) == ["sealed", "c"]
+    assert queue.counts() == (2, 0, 2)
+
+
+def test_pop_that_is_full_does_not_look_at_what_comes_next(queue):
+    queue.post("a", "b")
+    post_sealed(queue, "sealed")
+
+    assert pop(queue, 2) == (["a", "b"], False)
+
+
+def test_an_encrypted_message_that_is_not_free_is_not_in_the_way_of_pop(queue):
+    post_sealed(queue, "sealed")
+    claim = queue.claim()
+    queue.post("a")
+    assert pop(queue, 10) == (["a"], False)
+
+    queue.delete(claim.messages[0].id, claim.id)
+    assert pop(queue, 10) == ([], False)
