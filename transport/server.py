@@ -17,7 +17,6 @@ from gunicorn.workers.gthread import ThreadWorker  # type: ignore[import-untyped
 
 from queues.errors import HermodError
 from transport.janitor import run_janitor
-from transport.settings import SettingsError
 
 # Imported before the fork, so that the workers share the memory and start at once.
 from transport.wiring import open_service
@@ -37,6 +36,12 @@ _READ_TIMEOUT = 10  # seconds without a byte after which a client is given up
 _JANITOR_END = 5.0  # seconds that a step of the janitor's may take when the process ends
 
 log = structlog.get_logger()
+
+
+class CannotListen(HermodError):
+    """The address cannot be listened on."""
+
+    code = "cannot-listen"
 
 
 class Server(BaseApplication):  # type: ignore[misc]
@@ -100,7 +105,7 @@ class _QuietLogger(Logger):  # type: ignore[misc]
 def run(settings: Settings) -> None:
     """Serve until told to stop; ends in SystemExit, with 1 if anything failed.
 
-    Raises what `open_service` raises if the service cannot be opened.
+    Raises what `open_service` raises if the service cannot be opened, and CannotListen.
     """
     # One clear error beats one from each worker. Nothing stays open: connections do not survive a fork.
     open_service(settings).close()
@@ -115,7 +120,7 @@ def run(settings: Settings) -> None:
 
 
 def _check_free(address: tuple[str, int]) -> None:
-    """Raise SettingsError for an address that cannot be had, for which gunicorn would wait and try again."""
+    """Raise CannotListen for an address that cannot be had, for which gunicorn would wait and try again."""
     host, port = address
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
@@ -123,7 +128,7 @@ def _check_free(address: tuple[str, int]) -> None:
         try:
             probe.bind((host, port))
         except OSError as error:
-            raise SettingsError(f"Cannot listen on {host} port {port}: {error.strerror}.") from error
+            raise CannotListen(f"Cannot listen on {host} port {port}: {error.strerror}.") from error
 
 
 class PatientWorker(ThreadWorker):  # type: ignore[misc]

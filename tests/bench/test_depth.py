@@ -7,17 +7,16 @@ machine and in every run, not by the clock.
 import re
 import sqlite3
 from contextlib import closing
-from dataclasses import replace
 from functools import partial
 from math import log2
 
 import pytest
 
 from bench import steps
-from bench.bodies import PRODUCER, messages
+from bench.bodies import messages
 from bench.depth import OPERATIONS, measure
 from bench.populations import KINDS, populate
-from queues.models import Address, Once, Selection
+from queues.models import Address, Once
 from storage.registry import connect
 from storage.sqlite_file import upgrade
 from storage.statements import load
@@ -74,28 +73,6 @@ def test_an_operation_costs_the_same_at_any_depth(name, kind, filled):
         steps.count(store, partial(OPERATIONS[name], population))
         for store, population in (filled(kind, SHALLOW), filled(kind, DEEP))
     )
-
-    assert costs_the_same(shallow, deep), f"{shallow} steps at {SHALLOW}, {deep} at {DEEP}"
-
-
-@pytest.mark.xfail(reason="where several clients post, the hidden messages of one are skipped one by one")
-def test_hiding_a_clients_own_messages_costs_the_same_wherever_those_of_others_are(open_store):
-    def list_behind_own(size):
-        store = open_store(f"hidden-{size}")
-        now = store.messages.clock()
-        theirs = [replace(message, client_id="another") for message in messages(1)]
-        for batch in (messages(size), theirs):
-            store.messages.post(ADDRESS, batch, now=now, create=True)
-
-        def step():
-            yield
-            page = store.messages.list(ADDRESS, Selection(limit=10, hide_client=PRODUCER), now=now)
-            yield
-            assert len(page) == 1
-
-        return steps.count(store, step)
-
-    shallow, deep = list_behind_own(SHALLOW), list_behind_own(DEEP)
 
     assert costs_the_same(shallow, deep), f"{shallow} steps at {SHALLOW}, {deep} at {DEEP}"
 
