@@ -37,3 +37,10 @@ def place_of(message_id: str, generation: str) -> int | None:
     if message_id.endswith(generation) and _MESSAGE_ID(message_id):
         return int(message_id[:16], 16)
     return None
+
+
+def split_id(message_id: str) -> tuple[int, str] | None:
+    """Read place and generation out of an id, of whatever queue; None if it is malformed."""
+    if _MESSAGE_ID(message_id):
+        return int(message_id[:16], 16), message_id[16:]
+    return None

@@ -42,7 +42,8 @@ def connect(uri: str, *, timeout: float = 5.0, clock: Callable[[], int] | None =
     try:
         driver = cast(Connect, found[scheme].load())
     except ModuleNotFoundError as absent:
+        extra = found[scheme].module.rpartition(".")[2]  # a driver is named like its extra
         raise StoreUnsupported(
-            f"The {scheme} store needs the library {absent.name!r}: pip install 'hermod[{scheme}]'."
+            f"The {scheme} store needs the library {absent.name!r}: pip install 'hermod[{extra}]'."
         ) from absent
     return driver(uri, timeout=timeout, clock=clock)

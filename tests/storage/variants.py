@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import servers
+
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
@@ -25,6 +27,8 @@ class Variant:
 VARIANTS = (
     Variant(name="memory", uri=lambda folder: "memory:", shared=False),
     Variant(name="sqlite", uri=lambda folder: f"sqlite:///{folder / 'store.db'}", shared=True),
+    Variant(name="redis", uri=servers.redis_uri, shared=True),
+    Variant(name="mongodb", uri=servers.mongodb_uri, shared=True),
 )
 
 #: Runs a test over those drivers only that several processes can share.

@@ -217,7 +217,8 @@ class Settings(Section):
         default="sqlite:///hermod-data/hermod.db",
         repr=False,
         description="URI of the store that keeps queues, messages and tokens. sqlite:/// is followed by a path,"
-        " which is relative to the working directory unless it begins with a fourth slash. memory: forgets"
+        " which is relative to the working directory unless it begins with a fourth slash; redis:// and mongodb://"
+        " name a server (see the page on stores). memory: forgets"
         " everything when the process ends.",
     )
     auth_strategy: Literal["none", "token"] = Field(

@@ -1,0 +1,63 @@
+-- Leases the first messages that are ready. Argument: {now, claim id, limit, ttl (s), until (ms), grace (ms),
+-- dead letters or false}, where dead letters are {base of their queue, most claims, new expiry or 0,
+-- generation if that queue is new}.
+-- Answers {ok, generation, {message, ...}, dead-lettered}, {again} or {unknown}.
+-- Keys: all of the queue; of the dead-letter queue, which is in the same shard: h, m, r, x.
+local base = KEYS[1]
+local now, id, limit, ttl, till, grace, dead = unpack(ARGS)
+local queue = queue_at(base)
+if not queue then return answer("unknown") end
+local _, done = settle(base, now)
+if not done then return answer("again") end
+
+local function bury(place, target)
+    local message = call("HGET", base .. ":m", place)
+    local expires = tonumber(call("ZSCORE", base .. ":x", place))
+    if dead[3] > 0 then
+        expires = dead[3]
+        local head = 2 + string.byte(message)
+        message = string.sub(message, 1, head) .. struct.pack(">I8", now) .. string.sub(message, head + 9)
+    end
+    target.last = target.last + 1
+    call("HSET", target.base .. ":m", target.last, message)
+    call("ZADD", target.base .. ":x", expires, target.last)
+    call("ZADD", target.base .. ":r", target.last, target.last)
+    expect(target.base, expires)
+end
+
+local function bury_all(doomed)
+    local target = queue_at(dead[1]) or {base = dead[1], gen = dead[4], last = 0}
+    for _, place in ipairs(doomed) do bury(place, target) end
+    call("HSET", target.base .. ":h", "gen", target.gen, "last", target.last, "only", "")
+    remove(base, doomed)
+end
+
+local places, leases, buried
+buried = 0
+repeat
+    local doomed = {}
+    places = call("ZRANGE", base .. ":r", 0, limit - 1)
+    leases = #places > 0 and call("HMGET", base .. ":l", unpack(places)) or {}
+    for i, place in ipairs(places) do
+        if dead and lease_of(leases[i]) >= dead[2] then doomed[#doomed + 1] = place end
+    end
+    if #doomed > 0 then bury_all(doomed) end
+    buried = buried + #doomed
+until #doomed == 0 or buried >= BATCH
+if #places == 0 or buried >= BATCH then
+    return answer(buried >= BATCH and "again" or "ok", queue.gen, {}, buried)
+end
+
+for i, place in ipairs(places) do
+    local count = lease_of(leases[i])
+    call("HSET", base .. ":l", place, (count + 1) .. ":" .. id)
+    call("ZADD", base .. ":c", place, place)
+    if tonumber(call("ZSCORE", base .. ":x", place)) < till then
+        call("ZADD", base .. ":x", till + grace, place)
+    end
+end
+call("ZREM", base .. ":r", unpack(places))
+call("HSET", base .. ":k", id, cmsgpack.pack({ttl, now, till, places}))
+call("ZADD", base .. ":y", till, id)
+expect(base, till)
+return answer("ok", queue.gen, described(base, places), buried)

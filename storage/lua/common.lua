@@ -1,0 +1,124 @@
+-- What all scripts share; it is put in front of each of them.
+--
+-- KEYS[1] is the base key of a queue: PREFIX:{SHARD}:LENGTH:PROJECT:QUEUE, where LENGTH is the
+-- project's length in bytes, so that no two queues share a base. Its own keys are
+--   BASE:h  hash    header: gen (ends every message id), last (place of the newest message so far),
+--                   only (who posted everything that is there; nothing if several did)
+--   BASE:m  hash    place -> message: length of client (1 byte), client, sealed (1 byte), created (8), body
+--   BASE:r  zset    places that are ready, by place
+--   BASE:d  zset    places that are delayed, by place
+--   BASE:v  zset    places that are delayed, by the end of the delay (ms)
+--   BASE:c  zset    places that are claimed, by place
+--   BASE:x  zset    all places, by expiry (ms)
+--   BASE:l  hash    place -> how often it was handed out, ":", the id of the live claim or nothing
+--   BASE:k  hash    claim id -> packed {ttl (s), renewed (ms), expires (ms), {places as claimed}}
+--   BASE:y  zset    claim ids, by expiry (ms)
+--   BASE:i  hash    idempotency key -> packed {fingerprint, first place, count, expires (ms)}
+--   BASE:j  zset    idempotency keys, by expiry (ms)
+-- and its shard has
+--   PREFIX:{SHARD}:due  zset  bases, by an instant (ms) before which nothing of the queue falls due
+--
+-- Each place is in exactly one of r, d and c. A script takes one packed argument and answers one packed
+-- list that begins with a word: ok, again (something due is left; call again), or what was wrong.
+
+local BATCH = 500  -- things that fall due, handled by one call at most
+local ARGS = cmsgpack.unpack(ARGV[1])
+local call = redis.call
+local unpack = unpack
+
+local function answer(...)
+    return cmsgpack.pack({...})
+end
+
+local function queue_at(base)
+    local header = call("HMGET", base .. ":h", "gen", "last", "only")
+    if not header[1] then return nil end
+    return {base = base, gen = header[1], last = tonumber(header[2]), only = header[3]}
+end
+
+local function due_key(base)
+    return string.match(base, "^[^}]*}") .. ":due"
+end
+
+local function expect(base, due)
+    call("ZADD", due_key(base), "LT", due, base)
+end
+
+local function lease_of(text)
+    -- returns how often a place was handed out, and its live claim or false
+    if not text then return 0, false end
+    local count, claim = string.match(text, "^(%d+):(.*)$")
+    return tonumber(count), claim ~= "" and claim
+end
+
+local function remove(base, places)
+    if #places == 0 then return end
+    for _, suffix in ipairs({":r", ":d", ":v", ":c", ":x"}) do
+        call("ZREM", base .. suffix, unpack(places))
+    end
+    call("HDEL", base .. ":m", unpack(places))
+    call("HDEL", base .. ":l", unpack(places))
+end
+
+-- The places that a claim still holds.
+local function held(base, claim, places)
+    local mine = {}
+    if #places == 0 then return mine end
+    local leases = call("HMGET", base .. ":l", unpack(places))
+    for i, place in ipairs(places) do
+        local _, holder = lease_of(leases[i])
+        if holder == claim then mine[#mine + 1] = place end
+    end
+    return mine
+end
+
+local function release(base, claim)
+    local packed = call("HGET", base .. ":k", claim)
+    if not packed then return 0 end
+    local places = held(base, claim, cmsgpack.unpack(packed)[4])
+    for _, place in ipairs(places) do
+        local count = lease_of(call("HGET", base .. ":l", place))
+        call("HSET", base .. ":l", place, count .. ":")
+        call("ZADD", base .. ":r", place, place)
+    end
+    if #places > 0 then call("ZREM", base .. ":c", unpack(places)) end
+    call("HDEL", base .. ":k", claim)
+    call("ZREM", base .. ":y", claim)
+    return #places
+end
+
+local function first_score(key)
+    local head = call("ZRANGE", key, 0, 0, "WITHSCORES")
+    return head[2] and tonumber(head[2])
+end
+
+-- Lets take place what fell due, about `most` of it; returns how many things that was, and whether that was all.
+local function settle(base, now, most)
+    most = most or BATCH
+    local expired = call("ZRANGEBYSCORE", base .. ":x", "-inf", now, "LIMIT", 0, most)
+    remove(base, expired)
+    local over = call("ZRANGEBYSCORE", base .. ":y", "-inf", now, "LIMIT", 0, most)
+    for _, claim in ipairs(over) do release(base, claim) end
+    local matured = call("ZRANGEBYSCORE", base .. ":v", "-inf", now, "LIMIT", 0, most)
+    for _, place in ipairs(matured) do call("ZADD", base .. ":r", place, place) end
+    if #matured > 0 then
+        call("ZREM", base .. ":d", unpack(matured))
+        call("ZREM", base .. ":v", unpack(matured))
+    end
+    return #expired + #over + #matured, math.max(#expired, #over, #matured) < most
+end
+
+-- Messages for an answer, one {place, message, expiry, lease} each; places without a message are left out.
+local function described(base, places)
+    local found = {}
+    if #places == 0 then return found end
+    local messages = call("HMGET", base .. ":m", unpack(places))
+    local expiries = call("ZMSCORE", base .. ":x", unpack(places))
+    local leases = call("HMGET", base .. ":l", unpack(places))
+    for i, place in ipairs(places) do
+        if messages[i] then
+            found[#found + 1] = {tonumber(place), messages[i], tonumber(expiries[i]), leases[i]}
+        end
+    end
+    return found
+end

@@ -1,0 +1,26 @@
+-- Deletes messages. Argument: {now, {{place, generation}, ...}, rule, claims}: with the rule "one" a message
+-- falls to the claim in claims[1], or to nobody's; with "covered" live claims must be among claims; with "any"
+-- claims do not matter. Nothing is deleted unless everything may be.
+-- Answers {ok}, {claimed}, {unheld}, {again} or {unknown}. Keys: all of the queue.
+local base = KEYS[1]
+local now, ids, rule, claims = unpack(ARGS)
+local queue = queue_at(base)
+if not queue then return answer("unknown") end
+local _, done = settle(base, now)
+if not done then return answer("again") end
+local places, may = {}, {}
+for _, claim in ipairs(claims) do may[claim] = true end
+for _, id in ipairs(ids) do
+    if id[2] == queue.gen and call("HEXISTS", base .. ":m", id[1]) == 1 then
+        local _, holder = lease_of(call("HGET", base .. ":l", id[1]))
+        if rule ~= "any" and holder and not may[holder] then
+            local known = claims[1] and call("HEXISTS", base .. ":k", claims[1]) == 1
+            if rule == "one" and claims[1] and not known then return answer("unheld") end
+            return answer("claimed")
+        end
+        if rule == "one" and claims[1] and not holder then return answer("unheld") end
+        places[#places + 1] = id[1]
+    end
+end
+remove(base, places)
+return answer("ok")

@@ -1,0 +1,19 @@
+-- Lets a live claim begin anew. Argument: {now, claim id, ttl (s), until (ms), grace (ms)}.
+-- Answers {ok}, {absent}, {again} or {unknown}. Keys: all of the queue.
+local base = KEYS[1]
+local now, id, ttl, till, grace = unpack(ARGS)
+if not queue_at(base) then return answer("unknown") end
+local _, done = settle(base, now)
+if not done then return answer("again") end
+local packed = call("HGET", base .. ":k", id)
+if not packed then return answer("absent") end
+local places = held(base, id, cmsgpack.unpack(packed)[4])
+for _, place in ipairs(places) do
+    if tonumber(call("ZSCORE", base .. ":x", place)) < till then
+        call("ZADD", base .. ":x", till + grace, place)
+    end
+end
+call("HSET", base .. ":k", id, cmsgpack.pack({ttl, now, till, places}))
+call("ZADD", base .. ":y", till, id)
+expect(base, till)
+return answer("ok")
