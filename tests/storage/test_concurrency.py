@@ -70,8 +70,8 @@ def judge(load: Load, findings: list[Findings]) -> None:
 
 @over_shared
 @pytest.mark.timeout(4 * PATIENCE)
-def test_c5_c6_processes_that_share_a_store_lose_nothing_and_share_nothing(uri):
-    load = Load(uri=uri, processes=4, batches=120)
+def test_c5_c6_processes_that_share_a_store_lose_nothing_and_share_nothing(variant, uri):
+    load = Load(uri=uri, processes=4, batches=variant.batches)
     with multiprocessing.get_context("spawn").Pool(load.processes) as pool:
         findings = pool.starmap_async(run, [(load, n) for n in range(load.processes)], chunksize=1).get(
             timeout=3 * PATIENCE

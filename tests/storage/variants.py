@@ -22,13 +22,14 @@ class Variant:
     name: str  # how pytest shows it
     uri: Callable[[Path], str]  # names the store that belongs to a folder, empty for a new folder
     shared: bool  # whether it outlives its processes, and several can open it at once
+    batches: int = 120  # that each of many producers posts while all of them work on it at once
 
 
 VARIANTS = (
     Variant(name="memory", uri=lambda folder: "memory:", shared=False),
     Variant(name="sqlite", uri=lambda folder: f"sqlite:///{folder / 'store.db'}", shared=True),
     Variant(name="redis", uri=servers.redis_uri, shared=True),
-    Variant(name="mongodb", uri=servers.mongodb_uri, shared=True),
+    Variant(name="mongodb", uri=servers.mongodb_uri, shared=True, batches=10),
 )
 
 #: Runs a test over those drivers only that several processes can share.
