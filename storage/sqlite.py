@@ -12,6 +12,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -442,10 +443,12 @@ class SqliteMessages:
             queue = _find(connection, address)
             if queue is None:
                 return absent
+            before = copy(queue)
             while queue.next_due <= now:
                 _settle(connection, queue, now, _BATCH)
             value = change(connection, queue)
-            queue.save(connection)
+            if queue != before:  # otherwise a consumer of an empty queue would keep the disk busy
+                queue.save(connection)
             return value
 
         return self._file.write(step)

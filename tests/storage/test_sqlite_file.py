@@ -8,6 +8,8 @@ from contextlib import closing
 import pytest
 
 from queues.errors import QueueNotFound, StoreDamaged, StoreUnavailable, StoreUnsupported
+from queues.models import Address, Lease, NewMessage
+from storage.registry import connect
 from storage.sqlite_file import APPLICATION_ID, SqliteFile, upgrade, versions
 
 
@@ -230,3 +232,23 @@ def test_an_error_while_reading_does_not_cost_a_connection(file):
 def test_readers_cannot_write(file):
     with pytest.raises(StoreUnavailable, match="readonly"), file.snapshot() as connection:
         connection.execute("INSERT INTO pile (abandoned) VALUES (0)")
+
+
+@pytest.mark.parametrize("ask", ["claim", "pop", "delete", "release"])
+def test_p7_asking_an_empty_queue_writes_nothing(tmp_path, ask):
+    """So that consumers that wait for messages do not keep the disk busy."""
+    address, now = Address(project="p", queue="q"), 1_700_000_000_000
+    with closing(connect(f"sqlite:///{tmp_path / 'hermod.db'}")) as driver:
+        driver.messages.post(address, [NewMessage(body=b"1", ttl=60)], now=now, create=True)
+        driver.messages.pop(address, 1, now=now)
+        writer = driver._file._writer
+        before = writer.total_changes
+
+        {
+            "claim": lambda: driver.messages.claim(address, Lease(ttl=60, grace=60), now=now),
+            "pop": lambda: driver.messages.pop(address, 1, now=now),
+            "delete": lambda: driver.messages.delete(address, "1" * 32, now=now),
+            "release": lambda: driver.messages.release(address, "1" * 32, now=now),
+        }[ask]()
+
+        assert writer.total_changes == before
