@@ -9,7 +9,7 @@ import pytest
 
 from queues.errors import QueueNotFound, StoreDamaged, StoreUnavailable, StoreUnsupported
 from queues.models import Address, Lease, NewMessage
-from storage.registry import connect
+from storage.sqlite import SqliteMessages
 from storage.sqlite_file import APPLICATION_ID, SqliteFile, upgrade, versions
 
 
@@ -235,20 +235,19 @@ def test_readers_cannot_write(file):
 
 
 @pytest.mark.parametrize("ask", ["claim", "pop", "delete", "release"])
-def test_p7_asking_an_empty_queue_writes_nothing(tmp_path, ask):
+def test_p7_asking_an_empty_queue_writes_nothing(file, ask):
     """So that consumers that wait for messages do not keep the disk busy."""
     address, now = Address(project="p", queue="q"), 1_700_000_000_000
-    with closing(connect(f"sqlite:///{tmp_path / 'hermod.db'}")) as driver:
-        driver.messages.post(address, [NewMessage(body=b"1", ttl=60)], now=now, create=True)
-        driver.messages.pop(address, 1, now=now)
-        writer = driver._file._writer
-        before = writer.total_changes
+    messages = SqliteMessages(file, lambda: now)
+    messages.post(address, [NewMessage(body=b"1", ttl=60)], now=now, create=True)
+    messages.pop(address, 1, now=now)
+    before = file._writer.total_changes
 
-        {
-            "claim": lambda: driver.messages.claim(address, Lease(ttl=60, grace=60), now=now),
-            "pop": lambda: driver.messages.pop(address, 1, now=now),
-            "delete": lambda: driver.messages.delete(address, "1" * 32, now=now),
-            "release": lambda: driver.messages.release(address, "1" * 32, now=now),
-        }[ask]()
+    {
+        "claim": lambda: messages.claim(address, Lease(ttl=60, grace=60), now=now),
+        "pop": lambda: messages.pop(address, 1, now=now),
+        "delete": lambda: messages.delete(address, "1" * 32, now=now),
+        "release": lambda: messages.release(address, "1" * 32, now=now),
+    }[ask]()
 
-        assert writer.total_changes == before
+    assert file._writer.total_changes == before
