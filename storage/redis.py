@@ -12,9 +12,6 @@ import struct
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, Literal
 
-import msgpack
-import msgspec
-
 from queues.errors import ClaimNotFound, ClaimNotHeld, KeyReused, MessageClaimed, QueueNotFound
 from queues.identity import message_id, new_claim_id, new_generation, split_id
 from queues.models import (
@@ -29,11 +26,11 @@ from queues.models import (
     Once,
     Popped,
     Posted,
-    Record,
     Selection,
     Stats,
 )
-from storage.redis_link import RedisLink, vendor_errors
+from storage.redis_link import RedisLink
+from storage.redis_records import RedisRecords
 
 SHARDS = 64  # fixed: a queue's shard is part of its keys
 
@@ -336,60 +333,3 @@ def _message(
         claim_id=claim.decode() or None,
         claim_count=int(count),
     )
-
-
-class RedisRecords:
-    """The control plane; see `queues.ports.RecordStore`.
-
-    Records of one kind and scope are a hash of values by name, and a sorted set of
-    the names. Both carry a hash tag of their own.
-    """
-
-    def __init__(self, link: RedisLink) -> None:
-        self._link = link
-
-    def insert(self, record: Record) -> bool:
-        """Store a record unless its name is taken; see the port."""
-        key = self._key(record.kind, record.scope)
-        value = _pack_record(record, revision=0)
-        return bool(self._link.run("record_insert", key, record.name, value)[0] == b"ok")
-
-    def fetch(self, kind: str, scope: str, name: str) -> Record | None:
-        """Return a record; see the port."""
-        with vendor_errors():
-            value = self._link.client.hget(f"{self._key(kind, scope)}:v", name)
-        return None if value is None else _unpack_record(kind, scope, name, value)
-
-    def replace(self, record: Record) -> bool:
-        """Store new data if nobody else has; see the port."""
-        key = self._key(record.kind, record.scope)
-        value = _pack_record(record, revision=record.revision + 1)
-        answer = self._link.run("record_replace", key, record.name, record.revision, value)
-        return bool(answer[0] == b"ok")
-
-    def remove(self, kind: str, scope: str, name: str) -> bool:
-        """Remove a record; see the port."""
-        return bool(self._link.run("record_remove", self._key(kind, scope), name)[0] == b"ok")
-
-    def scan(self, kind: str, scope: str, *, after: str = "", limit: int) -> Sequence[Record]:
-        """Return a page of records by name; see the port."""
-        answer = self._link.run("record_scan", self._key(kind, scope), after, limit)
-        return [_unpack_record(kind, scope, name.decode(), value) for name, value in answer[1]]
-
-    def count(self, kind: str, scope: str) -> int:
-        """Count records; see the port."""
-        with vendor_errors():
-            return int(self._link.client.hlen(f"{self._key(kind, scope)}:v"))
-
-    def _key(self, kind: str, scope: str) -> str:
-        digest = hashlib.blake2b(f"{kind}\0{scope}".encode(), digest_size=4).hexdigest()
-        return f"{self._link.prefix}:{{{digest}}}:{kind}:{scope}"
-
-
-def _pack_record(record: Record, *, revision: int) -> bytes:
-    return bytes(msgpack.packb((revision, record.v, msgspec.json.encode(record.data)), use_bin_type=False))
-
-
-def _unpack_record(kind: str, scope: str, name: str, value: bytes | str) -> Record:
-    revision, v, data = msgpack.unpackb(value, raw=True)
-    return Record(kind=kind, scope=scope, name=name, v=v, revision=revision, data=msgspec.json.decode(data))

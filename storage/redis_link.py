@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.resources import files
@@ -31,10 +29,10 @@ from redis.retry import Retry
 
 from queues.errors import StoreUnavailable, StoreUnsupported
 from queues.models import Durability
+from storage.server_clock import ServerClock
 
 _SCRIPTS: Final = files("storage").joinpath("lua")
 _PREFIX = re.compile(r"[A-Za-z0-9_-]{1,64}").fullmatch
-_CLOCK_AGE = 1.0  # seconds between two looks at the server's clock
 
 
 @contextmanager
@@ -60,9 +58,7 @@ class RedisLink:
             raise StoreUnsupported(f"The URI of the Redis store is wrong: {error}.") from error
         self._sources: dict[str, str] = {}
         self._digests: dict[str, str] = {}
-        self._clock_lock = threading.Lock()
-        self._clock_offset = 0.0
-        self._clock_checked = float("-inf")
+        self.clock = ServerClock(self._ask_time)
 
     def close(self) -> None:
         """Close every connection."""
@@ -83,20 +79,6 @@ class RedisLink:
         answer: list[Any] = msgpack.unpackb(packed, raw=True)
         return answer
 
-    def clock(self) -> int:
-        """Return the server's time in ms, from a local clock that is set by it every second."""
-        now = time.monotonic()
-        if now - self._clock_checked > _CLOCK_AGE:
-            with self._clock_lock:
-                if now - self._clock_checked > _CLOCK_AGE:
-                    with vendor_errors():
-                        seconds, microseconds = self.client.time()
-                    # Half of the way there and back is the best guess of when that was.
-                    middle = (now + time.monotonic()) / 2
-                    self._clock_offset = seconds + microseconds / 1e6 - middle
-                    self._clock_checked = now
-        return int((time.monotonic() + self._clock_offset) * 1000)
-
     def durability(self) -> Durability:
         """Ask the server what it writes to disk, and what it may throw away."""
         with vendor_errors():
@@ -115,6 +97,11 @@ class RedisLink:
                 f"maxmemory-policy is {facts.get('maxmemory-policy')}: Redis throws messages away when it is full."
             )
         return Durability(driver="redis", facts=facts, warnings=warnings)
+
+    def _ask_time(self) -> float:
+        with vendor_errors():
+            seconds, microseconds = self.client.time()
+        return float(seconds) + float(microseconds) / 1e6
 
     def _facts(self) -> dict[str, str]:
         node: dict[str, Any] = {"target_nodes": "random"} if isinstance(self.client, RedisCluster) else {}

@@ -1,0 +1,211 @@
+"""Transactions on one queue of MongoDB's.
+
+Whatever changes a queue is a transaction that begins by writing the queue's header,
+so changes of one queue happen one after the other, and places are given out in the
+order in which they become visible. Writers of one process share transactions by
+queue (`storage.group_commit`).
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from threading import Lock
+from typing import Final, TypeVar
+
+from pymongo import InsertOne, UpdateOne
+from pymongo.client_session import ClientSession
+from pymongo.database import Database
+
+from queues.errors import HermodError
+from queues.identity import message_id, new_generation, place_of
+from queues.models import Address, Message
+from storage.group_commit import GroupCommit, Job
+from storage.mongodb_link import Document, MongoLink
+
+T = TypeVar("T")
+
+NEVER: Final = 2**63 - 1
+
+
+@dataclass(slots=True)
+class QueueHeader:
+    """A queue's header while a transaction works on it; see the collection `queue`."""
+
+    address: Address
+    gen: str
+    pile: str
+    last: int
+    free: int
+    claimed: int
+    due: int
+    only: str | None = None  # who posted everything that is there
+
+    def expect(self, due: int) -> None:
+        """Note that something falls due."""
+        self.due = min(self.due, due)
+
+    def places(self, ids: Iterable[str]) -> list[str]:
+        """Return the keys of the messages that the ids name, those of other queues left out."""
+        places = (place_of(id_, self.gen) for id_ in ids)
+        return [message_key(self.pile, place) for place in places if place is not None]
+
+    def message(self, found: Document) -> Message:
+        """Build a message from its document."""
+        return Message(
+            id=message_id(found["seq"], self.gen),
+            body=bytes(found["b"]),
+            created=found["cr"],
+            expires=found["ex"],
+            client_id=found["cl"],
+            sealed=found["se"],
+            claim_id=found.get("c"),
+            claim_count=found["n"],
+        )
+
+
+class QueueWork:
+    """One transaction on one queue, and on its dead-letter queue where messages move there.
+
+    New messages and the header are written once, at the end.
+    """
+
+    def __init__(self, database: Database[Document], session: ClientSession, address: Address) -> None:
+        self.database = database
+        self.session = session
+        self._address = address
+        self._queues: dict[Address, QueueHeader] = {}
+        self._new: list[InsertOne[Document]] = []
+
+    def queue(self, address: Address | None = None) -> QueueHeader | None:
+        """Return a queue's header, locked for the rest of the transaction; None where there is none."""
+        address = address or self._address
+        if address not in self._queues:
+            found = self.database.queue.find_one_and_update(
+                {"_id": queue_key(address)}, {"$inc": {"rev": 1}}, session=self.session
+            )
+            if found is None:
+                return None
+            self._queues[address] = header_of(address, found)
+        return self._queues[address]
+
+    def create(self, address: Address) -> QueueHeader:
+        """Make a queue that is not there."""
+        queue = QueueHeader(address, new_generation(), secrets.token_hex(8), 0, 0, 0, NEVER)
+        self.database.queue.insert_one(
+            {
+                "_id": queue_key(address),
+                "gen": queue.gen,
+                "pile": queue.pile,
+                "last": 0,
+                "free": 0,
+                "claimed": 0,
+            }
+            | {"due": NEVER, "rev": 0},
+            session=self.session,
+        )
+        self._queues[address] = queue
+        return queue
+
+    def insert(self, document: Document) -> None:
+        """Insert a message at the end of the transaction."""
+        self._new.append(InsertOne(document))
+
+    def flush_messages(self) -> None:
+        """Insert the messages that wait for it, since a statement is about to look for them."""
+        if self._new:
+            self.database.message.bulk_write(self._new, session=self.session)
+            self._new = []
+
+    def forget(self, queue: QueueHeader) -> None:
+        """Leave a header alone that was deleted."""
+        self._queues.pop(queue.address, None)
+
+    def flush(self) -> None:
+        """Write what waits to be written."""
+        self.flush_messages()
+        writes: list[UpdateOne] = [
+            UpdateOne(
+                {"_id": queue_key(queue.address)},
+                {
+                    "$set": {
+                        "pile": queue.pile,
+                        "last": queue.last,
+                        "free": queue.free,
+                        "claimed": queue.claimed,
+                        "due": queue.due,
+                        "only": queue.only,
+                    }
+                },
+            )
+            for queue in self._queues.values()
+        ]
+        if writes:
+            self.database.queue.bulk_write(writes, session=self.session)
+
+
+def queue_key(address: Address) -> Document:
+    """Return the key of a queue's header."""
+    return {"p": address.project, "q": address.queue}
+
+
+def header_of(address: Address, found: Document) -> QueueHeader:
+    """Build a header from its document."""
+    return QueueHeader(
+        address=address,
+        gen=found["gen"],
+        pile=found["pile"],
+        last=found["last"],
+        free=found["free"],
+        claimed=found["claimed"],
+        due=found["due"],
+        only=found.get("only"),
+    )
+
+
+def message_key(pile: str, place: int) -> str:
+    """Return the key of the message at a place of a pile."""
+    return f"{pile}{place:016x}"
+
+
+class QueueWriters:
+    """Runs steps on queues, each queue's one after the other, several in a transaction where they wait."""
+
+    def __init__(self, link: MongoLink) -> None:
+        self._link = link
+        self._lock = Lock()
+        self._groups: dict[Address, tuple[GroupCommit[QueueWork], int]] = {}  # with how many use it
+
+    def write(self, address: Address, step: Callable[[QueueWork], T]) -> T:
+        """Run a step in a transaction that other threads' steps on the same queue may share."""
+        with self._lock:
+            group, users = self._groups.get(address) or (
+                GroupCommit(lambda jobs: self._commit(address, jobs), timeout=self._link.timeout),
+                0,
+            )
+            self._groups[address] = (group, users + 1)
+        try:
+            return group.run(step)
+        finally:
+            with self._lock:
+                group, users = self._groups[address]
+                if users == 1:
+                    del self._groups[address]
+                else:
+                    self._groups[address] = (group, users - 1)
+
+    def _commit(self, address: Address, jobs: Sequence[Job[QueueWork, object]]) -> None:
+        def run(session: ClientSession) -> None:
+            work = QueueWork(self._link.database, session, address)
+            for job in jobs:
+                if not job.start():
+                    continue
+                job.error = None
+                try:
+                    job.value = job.step(work)
+                except HermodError as error:  # a step refuses before it changes anything
+                    job.error = error
+            work.flush()
+
+        self._link.transaction(run)
