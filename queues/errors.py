@@ -8,7 +8,10 @@ so there is no HTTP number here.
 from __future__ import annotations
 
 import inspect
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from queues.models import Address
 
 
 class HermodError(Exception):
@@ -68,6 +71,18 @@ class ClaimNotFound(NotFound):
     code = "claim-not-found"
 
 
+class PoolNotFound(NotFound):
+    """There is no such pool."""
+
+    code = "pool-not-found"
+
+
+class FlavorNotFound(NotFound):
+    """There is no such flavor."""
+
+    code = "flavor-not-found"
+
+
 class TokenNotFound(NotFound):
     """There is no such token."""
 
@@ -92,6 +107,12 @@ class ConcurrentChange(Conflict):
     code = "concurrent-change"
 
 
+class UriTaken(Conflict):
+    """Another pool has this URI."""
+
+    code = "uri-taken"
+
+
 class KeyReused(Conflict):
     """This idempotency key was used for another post within the window."""
 
@@ -108,6 +129,18 @@ class MessageClaimed(Refused):
     """The message is claimed; only the holder of the claim can delete it, by naming the claim."""
 
     code = "message-claimed"
+
+
+class PoolInUse(Refused):
+    """Queues live in this pool; drain it first."""
+
+    code = "pool-in-use"
+
+
+class LastOfFlavor(Refused):
+    """This is the only pool of its flavor; take it out of the flavor first."""
+
+    code = "last-of-flavor"
 
 
 class ClaimNotHeld(HermodError):
@@ -132,6 +165,23 @@ class BadSignature(HermodError):
     """The pre-signed URL does not allow this."""
 
     code = "bad-signature"
+
+
+class QueueMoved(HermodError):
+    """The queue is shut in this store: it moves, or has moved, to another one."""
+
+    code = "queue-moved"
+
+    def __init__(self, address: Address, move: str) -> None:
+        super().__init__()
+        self.address = address  # of the queue that was met shut
+        self.move = move  # id of the move that it is shut for
+
+
+class MoveInterrupted(HermodError):
+    """The queue was purged, deleted, or taken over by another move."""
+
+    code = "move-interrupted"
 
 
 class Unsealable(HermodError):
@@ -162,3 +212,15 @@ class StoreUnsupported(StoreError):
     """The store cannot be used with this version of Hermod."""
 
     code = "store-unsupported"
+
+
+class NoPool(StoreError):
+    """No pool can take this queue: none has a weight, or all are being drained."""
+
+    code = "no-pool"
+
+
+class PoolMissing(StoreError):
+    """The pool that this queue lives in is not registered."""
+
+    code = "pool-missing"

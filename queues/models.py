@@ -29,6 +29,14 @@ class Role(enum.IntEnum):
     ADMIN = 3  # the operator's resources too
 
 
+class PoolState(enum.StrEnum):
+    """What is to become of a pool."""
+
+    OPEN = "open"  # it takes new queues
+    DRAINING = "draining"  # its queues are moved to other pools
+    LEAVING = "leaving"  # it is about to be removed
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Caller:
     """Who asks, as established by the transport's authentication."""
@@ -48,11 +56,21 @@ class Address:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Queue:
-    """A queue as its owner declared it."""
+    """A queue as its owner declared it, and where it lives."""
 
-    address: Address  # where it is
+    address: Address  # what it is called
     metadata: JsonObject  # as stored, without the reserved defaults
+    pool: str = ""  # holds its messages; "" is the default store
+    move: Move | None = None  # while it is on its way to another pool
     revision: int = 0  # grows with each change; guards a change against another
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Move:
+    """The passage of a queue from the pool it lives in to another."""
+
+    id: str  # 32 hexadecimal digits, random, never used again
+    to: str  # the pool it moves to
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,6 +82,7 @@ class NewMessage:
     delay: int = 0  # seconds from posting until it can be claimed
     client_id: str = ""  # who posted it
     sealed: bool = False  # whether `body` is encrypted
+    created: int | None = None  # ms; when its life began, if it comes from another queue
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -213,3 +232,77 @@ class Durability:
     driver: str  # its name
     facts: Mapping[str, str]  # setting -> value as found
     warnings: Sequence[str] = field(default=())  # what can lose messages, one sentence each
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pool:
+    """A store that queues can live in."""
+
+    name: str  # 1 to 64 characters
+    uri: str  # names the store; may hold a password
+    weight: int = 0  # how likely it is to get a new queue, against the others; 0 for never
+    flavor: str | None = None  # what queues ask for by name; None for those that ask for nothing
+    options: JsonObject = field(default_factory=dict)  # of its driver
+    state: PoolState = PoolState.OPEN  # whether it takes queues
+
+    @property
+    def takes_queues(self) -> bool:
+        """Whether new queues may go there."""
+        return self.weight > 0 and self.state is PoolState.OPEN
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KeptMessage:
+    """A message as a store keeps it; travels from one store to another."""
+
+    place: int  # in its queue, from 1
+    body: bytes  # JSON text, or the sealed form of it
+    created: int  # ms
+    expires: int  # ms
+    visible: int  # ms; end of the delay, 0 where there is none or it is over
+    client_id: str  # who posted it
+    sealed: bool  # whether `body` is encrypted
+    claim_id: str | None  # the claim that holds it
+    claim_count: int  # how often it was handed out
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KeptClaim:
+    """A claim as a store keeps it."""
+
+    id: str  # 32 hexadecimal digits
+    ttl: int  # seconds
+    renewed: int  # ms
+    expires: int  # ms
+    places: Sequence[int]  # of the messages that it may still hold
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KeptPost:
+    """A post that may be repeated, as a store keeps it."""
+
+    key: str  # the idempotency key
+    fingerprint: bytes  # digest of what was posted
+    first: int  # place of its first message
+    count: int  # how many messages it had
+    expires: int  # ms; when the key may be used anew
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cargo:
+    """A part of a queue on its way to another store: by key, what is kept now, or None for what is gone."""
+
+    messages: Mapping[int, KeptMessage | None] = field(default_factory=dict)  # by place
+    claims: Mapping[str, KeptClaim | None] = field(default_factory=dict)  # by id
+    posts: Mapping[str, KeptPost | None] = field(default_factory=dict)  # by idempotency key
+    cursor: str  # where the next part begins; means something to the store alone
+    caught_up: bool  # whether nothing is known to follow
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outline:
+    """What a store knows of a queue beside its messages."""
+
+    last: int  # the place that was given last
+    free: int  # messages not under a claim, delayed ones included
+    claimed: int  # messages under a claim

@@ -1,8 +1,10 @@
 """What the core needs of storage, and nothing else.
 
 Two contracts: `MessageStore` holds messages and claims (the data plane, one
-per pool), `RecordStore` holds what describes them (the control plane). A
-driver implements both; `Router` finds the message store of a queue.
+per pool), `RecordStore` holds what describes them (the control plane). A driver
+implements both, and `QueueTransfers`, by which a queue moves from one store to
+another. `Stores` opens drivers by URI; which queue lives where is the business of
+`queues.service.catalogue`.
 
 Rules for every implementation:
 
@@ -15,6 +17,8 @@ Rules for every implementation:
 - An id that is malformed, foreign or stale is an id that does not exist.
 - A driver raises `StoreUnavailable` in bounded time when its engine does not
   answer, and no error of its vendor.
+- Every method of a `MessageStore` but `drop` raises `QueueMoved` for a queue that is
+  shut (see `QueueTransfers`), and changes nothing.
 """
 
 from __future__ import annotations
@@ -24,13 +28,16 @@ from typing import Protocol
 
 from queues.models import (
     Address,
+    Cargo,
     Claim,
     Claimed,
     Durability,
+    JsonObject,
     Lease,
     Message,
     NewMessage,
     Once,
+    Outline,
     Popped,
     Posted,
     Record,
@@ -137,8 +144,58 @@ class MessageStore(Protocol):
     def totals(self, *, now: int) -> Stats:
         """Count the messages of all queues, without landmarks."""
 
+    def joins(self, one: Address, other: Address) -> bool:
+        """Tell whether one step can change both queues, so that dead letters may go from one to the other."""
+
     def durability(self) -> Durability:
         """Ask the engine what would survive a crash; StoreUnavailable if it does not answer."""
+
+
+class QueueTransfers(Protocol):
+    """Queues on their way from one store to another, while posts and claims go on.
+
+    A move has an id. At the source: `depart`, `export` until it has caught up, `shut`,
+    `export` until it has caught up with the rest, and `retire` once the queue is known
+    to live elsewhere. At the target: `admit`, `load` of each cargo, `arrive`, and
+    `reopen` once the queue is known to live there. Shut is a state of the queue in one
+    store, for one move, and whoever meets it looks up where the queue lives. Every
+    method may be repeated.
+
+    All instants are by the clock of the store that is asked.
+    """
+
+    def depart(self, address: Address, move: str) -> str:
+        """Note from now on what changes in a queue, which is made if need be; return its generation.
+
+        A move that began earlier is over. Raises QueueMoved if the queue is shut.
+        """
+
+    def export(self, address: Address, move: str, *, cursor: str, limit: int) -> Cargo:
+        """Return what the queue holds, about `limit` things of it, then what has changed since.
+
+        A cursor of "" begins. Raises MoveInterrupted if this move is over.
+        """
+
+    def shut(self, address: Address, move: str) -> Outline:
+        """Let nobody at the queue any more. Raises MoveInterrupted if this move is over."""
+
+    def retire(self, address: Address, move: str, *, now: int) -> None:
+        """Drop what the queue holds, if this move shut it; it stays shut for an hour, then it is forgotten."""
+
+    def admit(self, address: Address, move: str, generation: str) -> None:
+        """Make an empty queue that is shut, in place of whatever stands there."""
+
+    def load(self, address: Address, move: str, cargo: Cargo) -> None:
+        """Take over what a cargo says. Raises MoveInterrupted unless this move admitted the queue."""
+
+    def arrive(self, address: Address, move: str, outline: Outline) -> None:
+        """Take over the outline. Raises MoveInterrupted unless this move admitted the queue."""
+
+    def reopen(self, address: Address, move: str) -> None:
+        """Let everybody at the queue again, if this move shut it; one that was retired is forgotten."""
+
+    def discard(self, address: Address, move: str) -> None:
+        """Drop the queue if this move shut it."""
 
 
 class RecordStore(Protocol):
@@ -153,8 +210,8 @@ class RecordStore(Protocol):
     def replace(self, record: Record) -> bool:
         """Store new data at the next revision; false if `record.revision` is not the stored one."""
 
-    def remove(self, kind: str, scope: str, name: str) -> bool:
-        """Remove a record; false if there was none."""
+    def remove(self, kind: str, scope: str, name: str, *, revision: int | None = None) -> bool:
+        """Remove a record; false if there was none, or not at that revision."""
 
     def scan(self, kind: str, scope: str, *, after: str = "", limit: int) -> Sequence[Record]:
         """Return up to `limit` records whose names sort behind `after`, by name in byte order."""
@@ -164,11 +221,19 @@ class RecordStore(Protocol):
 
 
 class Driver(Protocol):
-    """One opened store: both contracts over one engine."""
+    """One opened store: every contract over one engine."""
+
+    @property
+    def capabilities(self) -> Sequence[str]:
+        """What the store can do, in the words of the protocol's flavors."""
 
     @property
     def messages(self) -> MessageStore:
         """The data plane."""
+
+    @property
+    def transfers(self) -> QueueTransfers:
+        """The way in and out for whole queues."""
 
     @property
     def records(self) -> RecordStore:
@@ -178,11 +243,14 @@ class Driver(Protocol):
         """Let go of connections and files."""
 
 
-class Router(Protocol):
-    """Finds where a queue lives. It returns the store; it forwards nothing."""
+class Stores(Protocol):
+    """Opens stores by URI, and keeps them open."""
 
-    def store(self, address: Address) -> MessageStore:
-        """Return the message store that holds the queue, or is to hold it."""
+    def open(self, uri: str, options: JsonObject) -> Driver:
+        """Return the store that a URI names.
 
-    def stores(self) -> dict[str, MessageStore]:
-        """Return every message store by its pool's name; "" is the default store."""
+        Raises StoreUnsupported for a URI that is wrong, StoreUnavailable.
+        """
+
+    def retain(self, uris: Collection[str]) -> None:
+        """Close, after a while, the stores that are open and not among these."""

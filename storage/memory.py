@@ -11,7 +11,7 @@ import copy
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import takewhile
 
 from queues.errors import (
@@ -22,7 +22,7 @@ from queues.errors import (
     QueueNotFound,
     StoreUnsupported,
 )
-from queues.identity import message_id, new_claim_id, new_generation, place_of
+from queues.identity import new_claim_id, place_of
 from queues.models import (
     Address,
     Claim,
@@ -39,6 +39,8 @@ from queues.models import (
     Selection,
     Stats,
 )
+from storage.memory_queue import Entry, Kept, MemoryQueue, MemoryQueues
+from storage.memory_transfers import MemoryTransfers
 
 
 def connect(uri: str, *, timeout: float, clock: Callable[[], int] | None) -> MemoryStore:
@@ -55,117 +57,36 @@ def _wall_clock() -> int:
 class MemoryStore:
     """Both ports over dictionaries."""
 
+    capabilities = ("FIFO", "CLAIMS", "AOD", "HIGH_THROUGHPUT")
+
     def __init__(self, clock: Callable[[], int]) -> None:
-        self.messages = MemoryMessages(clock)
+        state = MemoryQueues()
+        self.messages = MemoryMessages(state, clock)
+        self.transfers = MemoryTransfers(state)
         self.records = MemoryRecords()
 
     def close(self) -> None:
         """Do nothing: there is nothing to let go of."""
 
 
-@dataclass(slots=True, eq=False)
-class _Entry:
-    """A message in its place."""
-
-    place: int  # in its queue, from 1
-    message: Message  # as it is without a claim
-    ready: int  # ms; when its delay is over; 0 without one, so that a clock that steps back hides nothing
-    claim: Claim | None = None  # the last one that took it, live or not; None once released
-
-    def holder(self, now: int) -> Claim | None:
-        """Return the live claim that holds the message."""
-        return self.claim if self.claim is not None and self.claim.expires > now else None
-
-    def seen(self, now: int) -> Message:
-        """Return the message as it is at that time."""
-        holder = self.holder(now)
-        return replace(self.message, claim_id=holder.id if holder else None)
-
-    def hand_out(self, claim: Claim, grace: int) -> None:
-        """Give the message to a claim, and let it outlive the claim."""
-        self.claim = claim
-        if self.message.expires < claim.expires:
-            self.message = replace(self.message, expires=claim.expires + grace * 1000)
-
-
-@dataclass(slots=True, eq=False)
-class _Kept:
-    """A post that may be repeated."""
-
-    fingerprint: bytes  # of what was posted
-    ids: Sequence[str]  # of what was stored then
-    expires: int  # ms; when the key may be used anew
-
-
-@dataclass(slots=True, eq=False)
-class _Queue:
-    """All that is known of one queue."""
-
-    generation: str = field(default_factory=new_generation)  # ends every message id
-    last: int = 0  # the place that was given last
-    entries: dict[str, _Entry] = field(default_factory=dict)  # by message id, in queue order
-    claims: dict[str, Claim] = field(default_factory=dict)  # by id, without their messages
-    kept: dict[str, _Kept] = field(default_factory=dict)  # by idempotency key
-
-    def existing(self, now: int) -> list[_Entry]:
-        """Return the entries that have not expired, in queue order."""
-        return [entry for entry in self.entries.values() if entry.message.expires > now]
-
-    def free(self, now: int) -> list[_Entry]:
-        """Return the entries that can be claimed, in queue order."""
-        return [entry for entry in self.existing(now) if entry.ready <= now and not entry.holder(now)]
-
-    def find(self, ids: Iterable[str], now: int) -> list[_Entry]:
-        """Return the entries that have these ids, in queue order."""
-        wanted = set(ids)
-        return [entry for entry in self.existing(now) if entry.message.id in wanted]
-
-    def live_claim(self, claim_id: str, now: int) -> Claim | None:
-        """Return a claim of this queue that is not over."""
-        claim = self.claims.get(claim_id)
-        return claim if claim is not None and claim.expires > now else None
-
-    def held(self, claim: Claim) -> list[_Entry]:
-        """Return the entries under a live claim, in queue order."""
-        return [entry for entry in self.entries.values() if entry.claim and entry.claim.id == claim.id]
-
-    def append(self, message: Message, ready: int) -> str:
-        """Put a message, its id yet to be given, at the end; return the id."""
-        self.last += 1
-        id_ = message_id(self.last, self.generation)
-        self.entries[id_] = _Entry(place=self.last, message=replace(message, id=id_), ready=ready)
-        return id_
-
-    def remove(self, entry: _Entry) -> None:
-        """Take a message out."""
-        del self.entries[entry.message.id]
-
-    def reclaim(self, now: int, limit: int) -> int:
-        """Forget up to `limit` things that are over; return how many."""
-        gone = [id_ for id_, entry in self.entries.items() if entry.message.expires <= now][:limit]
-        for id_ in gone:
-            del self.entries[id_]
-        over = [id_ for id_, claim in self.claims.items() if claim.expires <= now][: limit - len(gone)]
-        for id_ in over:
-            del self.claims[id_]
-        rest = limit - len(gone) - len(over)
-        outdated = [key for key, kept in self.kept.items() if kept.expires <= now][:rest]
-        for key in outdated:
-            del self.kept[key]
-        return len(gone) + len(over) + len(outdated)
-
-
 class MemoryMessages:
     """The data plane; see `queues.ports.MessageStore`."""
 
-    def __init__(self, clock: Callable[[], int]) -> None:
+    def __init__(self, state: MemoryQueues, clock: Callable[[], int]) -> None:
         self.clock = clock
-        self._lock = threading.RLock()
-        self._queues: dict[Address, _Queue] = {}
+        self._state = state
+        self._lock = state.lock
 
-    def _queue(self, address: Address) -> _Queue:
+    def _queue(self, address: Address) -> MemoryQueue:
         """Return the queue, or an empty one that nobody keeps."""
-        return self._queues.get(address) or _Queue()
+        return self._state.find(address) or MemoryQueue()
+
+    def _created(self, address: Address) -> MemoryQueue:
+        """Return the queue, made if need be."""
+        queue = self._state.find(address)
+        if queue is None:
+            queue = self._state.queues[address] = MemoryQueue()
+        return queue
 
     def post(
         self,
@@ -178,21 +99,20 @@ class MemoryMessages:
     ) -> Posted:
         """Append messages; see the port."""
         with self._lock:
-            if address not in self._queues:
-                if not create:
-                    raise QueueNotFound
-                self._queues[address] = _Queue()
-            queue = self._queues[address]
+            if self._state.find(address) is None and not create:
+                raise QueueNotFound
+            queue = self._created(address)
             kept = queue.kept.get(once.key) if once else None
             if once and kept and kept.expires > now:
                 if kept.fingerprint != once.fingerprint:
                     raise KeyReused
-                return Posted(ids=kept.ids, repeated=True)
+                return Posted(ids=queue.ids(kept.first, kept.count), repeated=True)
+            first = queue.last + 1
             ids = tuple(
                 queue.append(_fresh(new, now), now + new.delay * 1000 if new.delay else 0) for new in messages
             )
             if once:
-                queue.kept[once.key] = _Kept(once.fingerprint, ids, now + once.window * 1000)
+                queue.kept[once.key] = Kept(once.fingerprint, first, len(ids), now + once.window * 1000)
             return Posted(ids=ids)
 
     def get(self, address: Address, ids: Iterable[str], *, now: int) -> Sequence[Message]:
@@ -277,25 +197,27 @@ class MemoryMessages:
             return Claimed(claim=replace(claim, messages=messages), dead_lettered=moved)
 
     def _choose(
-        self, address: Address, queue: _Queue, lease: Lease, now: int
-    ) -> tuple[Sequence[_Entry], int]:
+        self, address: Address, queue: MemoryQueue, lease: Lease, now: int
+    ) -> tuple[Sequence[Entry], int]:
         """Return what to claim, having moved what was claimed too often, and how much that was."""
         dead = lease.dead_letter
         if dead is None or dead.address == address:  # its own dead-letter queue would loop for ever
             return queue.free(now)[: lease.limit], 0
-        taken: list[_Entry] = []
+        taken: list[Entry] = []
         moved = 0
+        target: MemoryQueue | None = None
         for entry in queue.free(now):
             if len(taken) == lease.limit:
                 break
             if entry.message.claim_count < dead.max_claims:
                 taken.append(entry)
                 continue
+            target = target or self._created(dead.address)
             queue.remove(entry)
             message = replace(entry.message, claim_count=0)
             if dead.ttl is not None:
                 message = replace(message, created=now, expires=now + dead.ttl * 1000)
-            self._queues.setdefault(dead.address, _Queue()).append(message, entry.ready)
+            target.append(message, entry.ready)
             moved += 1
         return taken, moved
 
@@ -348,25 +270,35 @@ class MemoryMessages:
             queue = self._queue(address)
             queue.entries.clear()
             queue.claims.clear()
+            queue.move = None
 
     def drop(self, address: Address) -> None:
         """Remove all that is known of the queue; see the port."""
         with self._lock:
-            self._queues.pop(address, None)
+            self._state.queues.pop(address, None)
 
     def expire(self, *, now: int, limit: int) -> int:
         """Reclaim what is over; see the port."""
         with self._lock:
             done = 0
-            for queue in self._queues.values():
-                done += queue.reclaim(now, limit - done)
+            for address, queue in list(self._state.queues.items()):
+                if not queue.shut:
+                    done += queue.reclaim(now, limit - done)
+                elif queue.forgotten is not None and queue.forgotten <= now and done < limit:
+                    del self._state.queues[address]
+                    done += 1
             return done
 
     def totals(self, *, now: int) -> Stats:
         """Count the messages of all queues; see the port."""
         with self._lock:
-            parts = [self.stats(address, now=now) for address in self._queues]
+            open_ones = [address for address, queue in self._state.queues.items() if not queue.shut]
+            parts = [self.stats(address, now=now) for address in open_ones]
             return Stats(free=sum(part.free for part in parts), claimed=sum(part.claimed for part in parts))
+
+    def joins(self, one: Address, other: Address) -> bool:
+        """Tell that there is one lock for all; see the port."""
+        return True
 
     def durability(self) -> Durability:
         """Admit that nothing lasts; see the port."""
@@ -378,17 +310,18 @@ class MemoryMessages:
 
 
 def _fresh(new: NewMessage, now: int) -> Message:
+    created = now if new.created is None else new.created
     return Message(
         id="",
         body=new.body,
-        created=now,
-        expires=now + new.ttl * 1000,
+        created=created,
+        expires=created + new.ttl * 1000,
         client_id=new.client_id,
         sealed=new.sealed,
     )
 
 
-def _landmark(entry: _Entry) -> Landmark:
+def _landmark(entry: Entry) -> Landmark:
     return Landmark(id=entry.message.id, created=entry.message.created)
 
 
@@ -424,10 +357,14 @@ class MemoryRecords:
             self._records[key] = replace(record, revision=record.revision + 1, data=data)
             return True
 
-    def remove(self, kind: str, scope: str, name: str) -> bool:
+    def remove(self, kind: str, scope: str, name: str, *, revision: int | None = None) -> bool:
         """Remove a record; see the port."""
         with self._lock:
-            return self._records.pop((kind, scope, name), None) is not None
+            found = self._records.get((kind, scope, name))
+            if found is None or revision not in (None, found.revision):
+                return False
+            del self._records[kind, scope, name]
+            return True
 
     def scan(self, kind: str, scope: str, *, after: str = "", limit: int) -> Sequence[Record]:
         """Return a page of records by name; see the port."""

@@ -7,12 +7,10 @@ hash tag of its shard, so a script never leaves one slot of a cluster.
 
 from __future__ import annotations
 
-import hashlib
-import struct
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import Any, Literal
+from typing import Any
 
-from queues.errors import ClaimNotFound, ClaimNotHeld, KeyReused, MessageClaimed, QueueNotFound
+from queues.errors import ClaimNotFound, ClaimNotHeld, KeyReused, MessageClaimed, QueueMoved, QueueNotFound
 from queues.identity import message_id, new_claim_id, new_generation, split_id
 from queues.models import (
     Address,
@@ -29,19 +27,15 @@ from queues.models import (
     Selection,
     Stats,
 )
+from storage.redis_keys import SHARDS, base_key, due_key, shard_of
 from storage.redis_link import RedisLink
 from storage.redis_records import RedisRecords
-
-SHARDS = 64  # fixed: a queue's shard is part of its keys
+from storage.redis_transfers import RedisTransfers
+from storage.redis_values import created_of, pack_client, pack_message, unpack_message
 
 _LOOK = 500  # messages that one call looks at when it hides those of a client
 _QUEUES = 200  # queues that one call counts
 _Answer = list[Any]  # what a script answered, unpacked
-
-_CLIENT = 250  # bytes of a client id that are kept
-
-#: Whether the body is encrypted, and when it was posted (ms).
-_HEAD = struct.Struct(">?Q")
 
 
 def connect(uri: str, *, timeout: float, clock: Callable[[], int] | None) -> RedisStore:
@@ -52,8 +46,12 @@ def connect(uri: str, *, timeout: float, clock: Callable[[], int] | None) -> Red
 class RedisStore:
     """Both ports over one Redis."""
 
+    # Not DURABILITY: that depends on how the server is set up; `hermod check` tells.
+    capabilities = ("FIFO", "CLAIMS", "AOD", "HIGH_THROUGHPUT")
+
     def __init__(self, link: RedisLink, clock: Callable[[], int] | None) -> None:
         self._link = link
+        self.transfers = RedisTransfers(link)
         self.messages = RedisMessages(link, clock or link.clock)
         self.records = RedisRecords(link)
 
@@ -81,18 +79,17 @@ class RedisMessages:
         """Append messages; see the port."""
         rows = [
             (
-                _pack(message, now),
-                now + message.ttl * 1000,
+                pack_message(message.client_id, born, message.body, sealed=message.sealed),
+                born + message.ttl * 1000,
                 now + message.delay * 1000 if message.delay else 0,
             )
             for message in messages
+            for born in (now if message.created is None else message.created,)
         ]
         key = (once.key, once.fingerprint, once.window * 1000) if once else (False, b"", 0)
         clients = {message.client_id for message in messages}
-        client = _pack_client(clients.pop()) if len(clients) == 1 else False
-        word, *answer = self._link.run(
-            "post", self._base(address), now, create, new_generation(), *key, client, rows
-        )
+        client = pack_client(clients.pop()) if len(clients) == 1 else False
+        word, *answer = self._answer("post", address, now, create, new_generation(), *key, client, rows)
         if word == b"unknown":
             raise QueueNotFound
         if word == b"reused":
@@ -112,7 +109,7 @@ class RedisMessages:
             marker = split_id(selection.marker)
             if marker is None:
                 return []
-        hidden = False if selection.hide_client is None else _pack_client(selection.hide_client)
+        hidden = False if selection.hide_client is None else pack_client(selection.hide_client)
         found: list[Message] = []
         while True:
             limit = selection.limit - len(found)
@@ -165,6 +162,9 @@ class RedisMessages:
         while True:
             terms = (id_, lease.limit, lease.ttl, until, lease.grace * 1000, dead)
             word, *answer = self._link.run("claim", self._base(address), now, *terms)
+            if word == b"moved":
+                shut = lease.dead_letter.address if len(answer) > 1 and lease.dead_letter else address
+                raise QueueMoved(shut, answer[0].decode())
             if word == b"unknown":
                 return Claimed(claim=None)
             buried += answer[2] if answer else 0
@@ -204,13 +204,13 @@ class RedisMessages:
             if not end:
                 return None
             place, packed = end
-            return Landmark(id=message_id(place, generation.decode()), created=_unpack_created(packed))
+            return Landmark(id=message_id(place, generation.decode()), created=created_of(packed))
 
         return Stats(free=free, claimed=claimed, oldest=landmark(oldest), newest=landmark(newest))
 
     def purge(self, address: Address, *, now: int) -> None:
         """Remove all messages and claims; see the port."""
-        self._link.run("clear", self._base(address), False)
+        self._answer("clear", address, False)
 
     def drop(self, address: Address) -> None:
         """Remove all that is known of the queue; see the port."""
@@ -222,7 +222,7 @@ class RedisMessages:
         for shard in range(SHARDS):
             if done >= limit:
                 break
-            done += self._link.run("expire", self._due_key(shard), now, limit - done)[1]
+            done += self._link.run("expire", due_key(self._link.prefix, shard), now, limit - done)[1]
         return done
 
     def totals(self, *, now: int) -> Stats:
@@ -231,7 +231,9 @@ class RedisMessages:
         for shard in range(SHARDS):
             rank = 0
             while True:
-                word, *answer = self._link.run("totals", self._due_key(shard), now, rank, _QUEUES)
+                word, *answer = self._link.run(
+                    "totals", due_key(self._link.prefix, shard), now, rank, _QUEUES
+                )
                 if word == b"again":
                     continue
                 free += answer[0]
@@ -241,19 +243,16 @@ class RedisMessages:
                     break
         return Stats(free=free, claimed=claimed)
 
+    def joins(self, one: Address, other: Address) -> bool:
+        """Tell whether both are on one server; in a cluster a shard is the most that surely is. See the port."""
+        return not self._link.clustered or shard_of(one) == shard_of(other)
+
     def durability(self) -> Durability:
         """Ask the server what it writes to disk, and when; see the port."""
         return self._link.durability()
 
     def _base(self, address: Address) -> str:
-        """Return the key that all keys of a queue begin with; its length makes the project's end plain."""
-        project = address.project.encode()
-        digest = hashlib.blake2b(project + b"\0" + address.queue.encode(), digest_size=4).digest()
-        shard = int.from_bytes(digest) % SHARDS
-        return f"{self._link.prefix}:{{{shard}}}:{len(project)}:{address.project}:{address.queue}"
-
-    def _due_key(self, shard: int) -> str:
-        return f"{self._link.prefix}:{{{shard}}}:due"
+        return base_key(self._link.prefix, address)
 
     def _delete(
         self, address: Address, now: int, ids: Iterable[str], rule: str, claims: Sequence[str]
@@ -264,17 +263,19 @@ class RedisMessages:
         if word == b"unheld":
             raise ClaimNotHeld
 
-    def _word(self, script: str, address: Address, now: int, *argument: object) -> bytes:
-        return bytes(self._answer(script, address, now, *argument)[0])
+    def _word(self, script: str, address: Address, *argument: object) -> bytes:
+        return bytes(self._answer(script, address, *argument)[0])
 
-    def _settled(self, script: str, address: Address, now: int, *argument: object) -> _Answer:
+    def _settled(self, script: str, address: Address, *argument: object) -> _Answer:
         """Run a script; return what follows its ok, nothing where there is no such thing."""
-        word, *answer = self._answer(script, address, now, *argument)
+        word, *answer = self._answer(script, address, *argument)
         return answer if word == b"ok" else []
 
-    def _answer(self, script: str, address: Address, now: int, *argument: object) -> _Answer:
+    def _answer(self, script: str, address: Address, *argument: object) -> _Answer:
         while True:  # each call settles a part of what is overdue, so this ends
-            answer = self._link.run(script, self._base(address), now, *argument)
+            answer = self._link.run(script, self._base(address), *argument)
+            if answer[0] == b"moved":
+                raise QueueMoved(address, answer[1].decode())
             if answer[0] != b"again":
                 return answer
 
@@ -283,53 +284,9 @@ def _split(ids: Iterable[str]) -> list[tuple[int, str]]:
     return sorted({parts for id_ in ids if (parts := split_id(id_)) is not None})
 
 
-def _pack_client(client_id: str) -> bytes:
-    """Write a client id behind a byte that tells how: the 16 bytes of a UUID, or the text."""
-    try:
-        raw = bytes.fromhex(client_id)
-    except ValueError:
-        raw = b""
-    if len(raw) == 16 and raw.hex() == client_id:
-        return b"\1" + raw
-    return b"\0" + client_id.encode()[:_CLIENT]
-
-
-def _unpack_client(raw: bytes) -> str:
-    return raw[1:].hex() if raw[:1] == b"\1" else raw[1:].decode(errors="ignore")
-
-
-def _pack(message: NewMessage, now: int) -> bytes:
-    client = _pack_client(message.client_id)
-    head = _HEAD.pack(message.sealed, now)
-    return bytes((len(client),)) + client + head + message.body
-
-
-def _unpack_created(packed: bytes) -> int:
-    created: int = _HEAD.unpack_from(packed, 1 + packed[0])[1]
-    return created
-
-
 def _messages(answer: Sequence[Any]) -> list[Message]:
     """Build messages out of an answer that begins with generation and messages."""
     if not answer:
         return []
     generation = answer[0].decode()
-    return [_message(generation, *row) for row in answer[1]]
-
-
-def _message(
-    generation: str, place: int, packed: bytes, expires: int, lease: bytes | Literal[False]
-) -> Message:
-    end = 1 + packed[0]
-    sealed, created = _HEAD.unpack_from(packed, end)
-    count, _, claim = (lease or b"0:").partition(b":")
-    return Message(
-        id=message_id(place, generation),
-        body=packed[end + _HEAD.size :],
-        created=created,
-        expires=expires,
-        client_id=_unpack_client(packed[1:end]),
-        sealed=sealed,
-        claim_id=claim.decode() or None,
-        claim_count=int(count),
-    )
+    return [unpack_message(generation, *row) for row in answer[1]]

@@ -60,6 +60,11 @@ class RedisLink:
         self._digests: dict[str, str] = {}
         self.clock = ServerClock(self._ask_time)
 
+    @property
+    def clustered(self) -> bool:
+        """Whether keys of different shards may be on different servers."""
+        return isinstance(self.client, RedisCluster)
+
     def close(self) -> None:
         """Close every connection."""
         self.client.close()

@@ -41,9 +41,10 @@ class RedisRecords:
         answer = self._link.run("record_replace", key, record.name, record.revision, value)
         return bool(answer[0] == b"ok")
 
-    def remove(self, kind: str, scope: str, name: str) -> bool:
+    def remove(self, kind: str, scope: str, name: str, *, revision: int | None = None) -> bool:
         """Remove a record; see the port."""
-        return bool(self._link.run("record_remove", self._key(kind, scope), name)[0] == b"ok")
+        wanted = False if revision is None else revision
+        return bool(self._link.run("record_remove", self._key(kind, scope), name, wanted)[0] == b"ok")
 
     def scan(self, kind: str, scope: str, *, after: str = "", limit: int) -> Sequence[Record]:
         """Return a page of records by name; see the port."""

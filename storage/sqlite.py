@@ -13,10 +13,9 @@ import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from copy import copy
-from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from queues.errors import (
     ClaimNotFound,
@@ -26,7 +25,7 @@ from queues.errors import (
     QueueNotFound,
     StoreUnsupported,
 )
-from queues.identity import message_id, new_claim_id, new_generation, place_of
+from queues.identity import message_id, new_claim_id, place_of
 from queues.models import (
     Address,
     Claim,
@@ -44,19 +43,28 @@ from queues.models import (
     Stats,
 )
 from storage.sqlite_file import SqliteFile
+from storage.sqlite_queue import (
+    AWAY,
+    CLAIMED,
+    DELAYED,
+    NEVER,
+    READY,
+    QueueHeader,
+    Row,
+    create_queue,
+    find_queue,
+    load_queue,
+    new_pile,
+)
 from storage.sqlite_records import SqliteRecords
+from storage.sqlite_transfers import SqliteTransfers, drop_queue, stop_watching
 from storage.statements import load
 
 T = TypeVar("T")
 
 _SQL: Final = load("sqlite/statements.sql")
 
-_READY, _DELAYED, _CLAIMED = 0, 1, 2
-_NEVER = 2**63 - 1
 _BATCH = 10_000  # rows that one statement reclaims at most
-
-#: Position, state and payload of a message on its way out.
-_Row = tuple[Any, ...]
 
 
 def connect(uri: str, *, timeout: float, clock: Callable[[], int] | None) -> SqliteStore:
@@ -75,57 +83,17 @@ def _wall_clock() -> int:
 class SqliteStore:
     """Both ports over one file."""
 
+    capabilities = ("FIFO", "CLAIMS", "DURABILITY", "AOD")
+
     def __init__(self, file: SqliteFile, clock: Callable[[], int]) -> None:
         self._file = file
         self.messages = SqliteMessages(file, clock)
+        self.transfers = SqliteTransfers(file)
         self.records = SqliteRecords(file)
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
-
-
-@dataclass(slots=True)
-class _Queue:
-    """A queue's header while a step works on it; see the table `queue`."""
-
-    n: int
-    generation: str
-    pile: int
-    last_seq: int
-    free: int
-    claimed: int
-    next_due: int
-    only_client: str | None = None
-
-    def expect(self, due: int) -> None:
-        """Note that something falls due."""
-        self.next_due = min(self.next_due, due)
-
-    def save(self, connection: sqlite3.Connection) -> None:
-        """Write the header back."""
-        connection.execute(
-            _SQL["queue_save"],
-            (self.pile, self.last_seq, self.free, self.claimed, self.next_due, self.only_client, self.n),
-        )
-
-    def message(self, row: _Row) -> Message:
-        """Build a message from (seq, body, created, expires, client, sealed, claim id, claims)."""
-        return Message(
-            id=message_id(row[0], self.generation),
-            body=row[1],
-            created=row[2],
-            expires=row[3],
-            client_id=row[4],
-            sealed=bool(row[5]),
-            claim_id=row[6],
-            claim_count=row[7],
-        )
-
-    def places(self, ids: Iterable[str]) -> str:
-        """Return the places that the ids name, those of other queues left out, as JSON."""
-        places = (place_of(id_, self.generation) for id_ in ids)
-        return json.dumps([place for place in places if place is not None])
 
 
 class SqliteMessages:
@@ -147,11 +115,11 @@ class SqliteMessages:
         """Append messages; see the port."""
 
         def step(connection: sqlite3.Connection) -> Posted:
-            queue = _find(connection, address)
+            queue = find_queue(connection, address)
             if queue is None:
                 if not create:
                     raise QueueNotFound
-                queue = _create(connection, address)
+                queue = create_queue(connection, address)
             if once is not None and (earlier := _repeated(connection, queue, once, now)):
                 return earlier
             first = queue.last_seq + 1
@@ -168,7 +136,7 @@ class SqliteMessages:
     def get(self, address: Address, ids: Iterable[str], *, now: int) -> Sequence[Message]:
         """Return messages by id; see the port."""
 
-        def look(connection: sqlite3.Connection, queue: _Queue) -> Sequence[Message]:
+        def look(connection: sqlite3.Connection, queue: QueueHeader) -> Sequence[Message]:
             rows = connection.execute(_SQL["message_get"], (queue.pile, queue.places(ids)))
             return [queue.message(row) for row in rows]
 
@@ -177,7 +145,7 @@ class SqliteMessages:
     def list(self, address: Address, selection: Selection, *, now: int) -> Sequence[Message]:
         """Return a page of messages; see the port."""
 
-        def look(connection: sqlite3.Connection, queue: _Queue) -> Sequence[Message]:
+        def look(connection: sqlite3.Connection, queue: QueueHeader) -> Sequence[Message]:
             after: int | None = 0
             if selection.marker is not None:
                 after = place_of(selection.marker, queue.generation)
@@ -202,7 +170,7 @@ class SqliteMessages:
     def delete(self, address: Address, message_id: str, *, now: int, claim_id: str | None = None) -> None:
         """Delete one message; see the port."""
 
-        def step(connection: sqlite3.Connection, queue: _Queue) -> None:
+        def step(connection: sqlite3.Connection, queue: QueueHeader) -> None:
             for row in connection.execute(
                 _SQL["message_locate"], (queue.pile, queue.places([message_id]))
             ).fetchall():
@@ -227,7 +195,7 @@ class SqliteMessages:
     ) -> None:
         """Delete messages by id; see the port."""
 
-        def step(connection: sqlite3.Connection, queue: _Queue) -> None:
+        def step(connection: sqlite3.Connection, queue: QueueHeader) -> None:
             rows = connection.execute(_SQL["message_locate"], (queue.pile, queue.places(ids))).fetchall()
             if claim_ids is not None and any(row[3] is not None and row[3] not in claim_ids for row in rows):
                 raise MessageClaimed
@@ -238,7 +206,7 @@ class SqliteMessages:
     def pop(self, address: Address, limit: int, *, now: int) -> Popped:
         """Remove and return the first messages that are free; see the port."""
 
-        def step(connection: sqlite3.Connection, queue: _Queue) -> Popped:
+        def step(connection: sqlite3.Connection, queue: QueueHeader) -> Popped:
             ready = connection.execute(_SQL["message_ready"], (queue.pile, limit)).fetchall()
             rows = list(takewhile(lambda row: not row[4], ready))
             places = json.dumps([row[0] for row in rows])
@@ -252,7 +220,7 @@ class SqliteMessages:
     def claim(self, address: Address, lease: Lease, *, now: int) -> Claimed:
         """Lease the first messages that are free; see the port."""
 
-        def step(connection: sqlite3.Connection, queue: _Queue) -> Claimed:
+        def step(connection: sqlite3.Connection, queue: QueueHeader) -> Claimed:
             buried = 0
             while True:
                 ready = connection.execute(_SQL["message_ready"], (queue.pile, lease.limit)).fetchall()
@@ -273,7 +241,7 @@ class SqliteMessages:
     def read_claim(self, address: Address, claim_id: str, *, now: int) -> Claim:
         """Return a live claim; see the port."""
 
-        def look(connection: sqlite3.Connection, queue: _Queue) -> Claim | None:
+        def look(connection: sqlite3.Connection, queue: QueueHeader) -> Claim | None:
             found = _find_claim(connection, queue, claim_id)
             if found is None:
                 return None
@@ -295,7 +263,7 @@ class SqliteMessages:
     def renew(self, address: Address, claim_id: str, lease: Lease, *, now: int) -> None:
         """Let a live claim begin anew; see the port."""
 
-        def step(connection: sqlite3.Connection, queue: _Queue) -> bool:
+        def step(connection: sqlite3.Connection, queue: QueueHeader) -> bool:
             found = _find_claim(connection, queue, claim_id)
             if found is None:
                 raise ClaimNotFound
@@ -314,7 +282,7 @@ class SqliteMessages:
     def release(self, address: Address, claim_id: str, *, now: int) -> None:
         """End a claim; see the port."""
 
-        def step(connection: sqlite3.Connection, queue: _Queue) -> None:
+        def step(connection: sqlite3.Connection, queue: QueueHeader) -> None:
             found = _find_claim(connection, queue, claim_id)
             if found is not None:
                 _free(connection, queue, [found[0]])
@@ -324,7 +292,7 @@ class SqliteMessages:
     def stats(self, address: Address, *, now: int) -> Stats:
         """Count the messages of a queue; see the port."""
 
-        def look(connection: sqlite3.Connection, queue: _Queue) -> Stats:
+        def look(connection: sqlite3.Connection, queue: QueueHeader) -> Stats:
             def landmark(statement: str) -> Landmark | None:
                 row = connection.execute(_SQL[statement], (queue.pile,)).fetchone()
                 return row and Landmark(id=message_id(row[0], queue.generation), created=row[1])
@@ -341,11 +309,12 @@ class SqliteMessages:
     def purge(self, address: Address, *, now: int) -> None:
         """Remove all messages and claims; see the port."""
 
-        def step(connection: sqlite3.Connection, queue: _Queue) -> None:
+        def step(connection: sqlite3.Connection, queue: QueueHeader) -> None:
+            stop_watching(connection, queue)
             connection.execute(_SQL["pile_abandon"], (queue.pile,))
-            queue.pile = _new_pile(connection)
+            queue.pile = new_pile(connection)
             queue.free = queue.claimed = 0
-            queue.next_due = _NEVER
+            queue.next_due = NEVER
 
         self._change(address, now, step, absent=None)
 
@@ -353,10 +322,9 @@ class SqliteMessages:
         """Remove all that is known of the queue; see the port."""
 
         def step(connection: sqlite3.Connection) -> None:
-            queue = _find(connection, address)
+            queue = load_queue(connection, address)
             if queue is not None:
-                connection.execute(_SQL["pile_abandon"], (queue.pile,))
-                connection.execute(_SQL["queue_delete"], (queue.n,))
+                drop_queue(connection, queue)
 
         self._file.write(step)
 
@@ -394,6 +362,10 @@ class SqliteMessages:
 
         return self._file.write(step)
 
+    def joins(self, one: Address, other: Address) -> bool:
+        """Tell that a file has one lock; see the port."""
+        return True
+
     def durability(self) -> Durability:
         """Tell how the file is written; see the port."""
 
@@ -417,12 +389,12 @@ class SqliteMessages:
         self,
         address: Address,
         now: int,
-        look: Callable[[sqlite3.Connection, _Queue], T],
+        look: Callable[[sqlite3.Connection, QueueHeader], T],
         *,
         absent: T,
     ) -> T:
         with self._file.snapshot() as connection:
-            queue = _find(connection, address)
+            queue = find_queue(connection, address)
             if queue is None:
                 return absent
             if queue.next_due > now:
@@ -433,12 +405,12 @@ class SqliteMessages:
         self,
         address: Address,
         now: int,
-        change: Callable[[sqlite3.Connection, _Queue], T],
+        change: Callable[[sqlite3.Connection, QueueHeader], T],
         *,
         absent: T,
     ) -> T:
         def step(connection: sqlite3.Connection) -> T:
-            queue = _find(connection, address)
+            queue = find_queue(connection, address)
             if queue is None:
                 return absent
             before = copy(queue)
@@ -452,31 +424,11 @@ class SqliteMessages:
         return self._file.write(step)
 
 
-def _find(connection: sqlite3.Connection, address: Address) -> _Queue | None:
-    row = connection.execute(_SQL["queue_load"], (address.project, address.queue)).fetchone()
-    return row and _Queue(*row)
-
-
-def _create(connection: sqlite3.Connection, address: Address) -> _Queue:
-    generation, pile = new_generation(), _new_pile(connection)
-    n = connection.execute(
-        _SQL["queue_insert"], (address.project, address.queue, generation, pile, _NEVER)
-    ).lastrowid
-    assert n is not None  # noqa: S101 - an INSERT has a row
-    return _Queue(n, generation, pile, 0, 0, 0, _NEVER)
-
-
-def _new_pile(connection: sqlite3.Connection) -> int:
-    pile = connection.execute(_SQL["pile_insert"]).lastrowid
-    assert pile is not None  # noqa: S101 - an INSERT has a row
-    return pile
-
-
-def _ids(queue: _Queue, first: int, count: int) -> list[str]:
+def _ids(queue: QueueHeader, first: int, count: int) -> list[str]:
     return [message_id(place, queue.generation) for place in range(first, first + count)]
 
 
-def _repeated(connection: sqlite3.Connection, queue: _Queue, once: Once, now: int) -> Posted | None:
+def _repeated(connection: sqlite3.Connection, queue: QueueHeader, once: Once, now: int) -> Posted | None:
     row = connection.execute(_SQL["once_find"], (queue.n, once.key, now)).fetchone()
     if row is None:
         return None
@@ -486,7 +438,9 @@ def _repeated(connection: sqlite3.Connection, queue: _Queue, once: Once, now: in
     return Posted(ids=_ids(queue, first, count), repeated=True)
 
 
-def _append(connection: sqlite3.Connection, queue: _Queue, messages: Sequence[NewMessage], now: int) -> None:
+def _append(
+    connection: sqlite3.Connection, queue: QueueHeader, messages: Sequence[NewMessage], now: int
+) -> None:
     (payload,) = connection.execute(_SQL["payload_last"]).fetchone()
     connection.executemany(
         _SQL["payload_insert"], [(payload + i, message.body) for i, message in enumerate(messages, 1)]
@@ -495,9 +449,9 @@ def _append(connection: sqlite3.Connection, queue: _Queue, messages: Sequence[Ne
         (
             queue.pile,
             queue.last_seq + i,
-            _DELAYED if message.delay > 0 else _READY,
-            now,
-            now + message.ttl * 1000,
+            DELAYED if message.delay > 0 else READY,
+            now if message.created is None else message.created,
+            (now if message.created is None else message.created) + message.ttl * 1000,
             now + message.delay * 1000,
             message.client_id,
             message.sealed,
@@ -507,7 +461,7 @@ def _append(connection: sqlite3.Connection, queue: _Queue, messages: Sequence[Ne
     ]
     connection.executemany(_SQL["message_insert"], rows)
     for _, _, state, _, expires, visible, *_ in rows:
-        queue.expect(min(expires, visible) if state == _DELAYED else expires)
+        queue.expect(min(expires, visible) if state == DELAYED else expires)
     clients: set[str | None] = {message.client_id for message in messages}
     if queue.free + queue.claimed > 0:
         clients.add(queue.only_client)
@@ -517,18 +471,18 @@ def _append(connection: sqlite3.Connection, queue: _Queue, messages: Sequence[Ne
     queue.save(connection)
 
 
-def _remove(connection: sqlite3.Connection, queue: _Queue, rows: Sequence[_Row]) -> None:
+def _remove(connection: sqlite3.Connection, queue: QueueHeader, rows: Sequence[Row]) -> None:
     """Delete messages given as rows that begin with (seq, state, payload)."""
     if not rows:
         return
     connection.execute(_SQL["payload_delete"], (json.dumps([row[2] for row in rows]),))
     connection.execute(_SQL["message_delete"], (queue.pile, json.dumps([row[0] for row in rows])))
-    claimed = sum(row[1] == _CLAIMED for row in rows)
+    claimed = sum(row[1] == CLAIMED for row in rows)
     queue.claimed -= claimed
     queue.free -= len(rows) - claimed
 
 
-def _doomed(ready: Sequence[_Row], source: Address, dead_letter: DeadLetter | None) -> Sequence[_Row]:
+def _doomed(ready: Sequence[Row], source: Address, dead_letter: DeadLetter | None) -> Sequence[Row]:
     if dead_letter is None or dead_letter.address == source:
         return ()
     return [row for row in ready if row[3] >= dead_letter.max_claims]
@@ -536,12 +490,12 @@ def _doomed(ready: Sequence[_Row], source: Address, dead_letter: DeadLetter | No
 
 def _bury(
     connection: sqlite3.Connection,
-    queue: _Queue,
-    doomed: Sequence[_Row],
+    queue: QueueHeader,
+    doomed: Sequence[Row],
     dead_letter: DeadLetter,
     now: int,
 ) -> None:
-    target = _find(connection, dead_letter.address) or _create(connection, dead_letter.address)
+    target = find_queue(connection, dead_letter.address) or create_queue(connection, dead_letter.address)
     moment = {
         "created": None if dead_letter.ttl is None else now,
         "expires": None if dead_letter.ttl is None else now + dead_letter.ttl * 1000,
@@ -556,7 +510,7 @@ def _bury(
     target.save(connection)
 
 
-def _lease(connection: sqlite3.Connection, queue: _Queue, lease: Lease, *, last: int, now: int) -> Claim:
+def _lease(connection: sqlite3.Connection, queue: QueueHeader, lease: Lease, *, last: int, now: int) -> Claim:
     id_, until = new_claim_id(), now + lease.ttl * 1000
     n = connection.execute(_SQL["claim_insert"], (id_, queue.pile, lease.ttl, now, until)).lastrowid
     count = connection.execute(
@@ -577,7 +531,7 @@ def _lease(connection: sqlite3.Connection, queue: _Queue, lease: Lease, *, last:
 
 
 def _find_claim(
-    connection: sqlite3.Connection, queue: _Queue, claim_id: str
+    connection: sqlite3.Connection, queue: QueueHeader, claim_id: str
 ) -> tuple[int, int, int, int] | None:
     """Return (n, ttl, renewed, expires) of a live claim of a queue that is up to date."""
     row: tuple[int, int, int, int] | None = connection.execute(
@@ -586,7 +540,7 @@ def _find_claim(
     return row
 
 
-def _free(connection: sqlite3.Connection, queue: _Queue, claims: Sequence[int]) -> int:
+def _free(connection: sqlite3.Connection, queue: QueueHeader, claims: Sequence[int]) -> int:
     """End claims; return how many messages they held."""
     numbers = json.dumps(claims)
     count = connection.execute(_SQL["message_release"], (numbers,)).rowcount
@@ -596,7 +550,7 @@ def _free(connection: sqlite3.Connection, queue: _Queue, claims: Sequence[int]) 
     return count
 
 
-def _settle(connection: sqlite3.Connection, queue: _Queue, now: int, limit: int) -> int:
+def _settle(connection: sqlite3.Connection, queue: QueueHeader, now: int, limit: int) -> int:
     """Let take place what fell due, about `limit` rows of it; return how many rows that was.
 
     `next_due` is moved on only when nothing overdue is left.
@@ -607,7 +561,7 @@ def _settle(connection: sqlite3.Connection, queue: _Queue, now: int, limit: int)
     freed = _free(connection, queue, over) if over else 0
     matured = connection.execute(_SQL["message_mature"], (queue.pile, now)).rowcount
     (due,) = connection.execute(_SQL["next_due"], {"pile": queue.pile}).fetchone()
-    queue.next_due = _NEVER if due is None else due
+    queue.next_due = NEVER if due is None else due
     return len(expired) + len(over) + freed + matured
 
 
@@ -619,9 +573,13 @@ def _settle_due(connection: sqlite3.Connection, now: int, limit: int) -> int:
         if not numbers:
             break
         for (n,) in numbers:
-            queue = _Queue(*connection.execute(_SQL["queue_load_by_number"], (n,)).fetchone())
-            done += 1 + _settle(connection, queue, now, max(1, limit - done))
-            queue.save(connection)
+            queue = QueueHeader(*connection.execute(_SQL["queue_load_by_number"], (n,)).fetchone())
+            if queue.shut == AWAY:  # what moved away is forgotten
+                drop_queue(connection, queue)
+                done += 1
+            else:
+                done += 1 + _settle(connection, queue, now, max(1, limit - done))
+                queue.save(connection)
             if done >= limit:
                 break
     return done

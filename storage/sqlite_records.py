@@ -43,9 +43,10 @@ class SqliteRecords:
         )
         return self._file.write(lambda c: c.execute(_SQL["record_replace"], values).rowcount == 1)
 
-    def remove(self, kind: str, scope: str, name: str) -> bool:
+    def remove(self, kind: str, scope: str, name: str, *, revision: int | None = None) -> bool:
         """Remove a record; see the port."""
-        return self._file.write(lambda c: c.execute(_SQL["record_remove"], (kind, scope, name)).rowcount == 1)
+        wanted = {"kind": kind, "scope": scope, "name": name, "revision": revision}
+        return self._file.write(lambda c: c.execute(_SQL["record_remove"], wanted).rowcount == 1)
 
     def scan(self, kind: str, scope: str, *, after: str = "", limit: int) -> Sequence[Record]:
         """Return a page of records by name; see the port."""

@@ -1,12 +1,13 @@
 -- Leases the first messages that are ready. Argument: {now, claim id, limit, ttl (s), until (ms), grace (ms),
 -- dead letters or false}, where dead letters are {base of their queue, most claims, new expiry or 0,
 -- generation if that queue is new}.
--- Answers {ok, generation, {message, ...}, dead-lettered}, {again} or {unknown}.
+-- Answers {ok, generation, {message, ...}, dead-lettered}, {again}, {moved, move, true} if the dead-letter
+-- queue is shut, or {unknown}, {moved, move}.
 -- Keys: all of the queue; of the dead-letter queue, which is in the same shard: h, m, r, x.
 local base = KEYS[1]
 local now, id, limit, ttl, till, grace, dead = unpack(ARGS)
-local queue = queue_at(base)
-if not queue then return answer("unknown") end
+local queue, refusal = queue_at(base)
+if not queue then return refusal end
 local _, done = settle(base, now)
 if not done then return answer("again") end
 
@@ -22,11 +23,17 @@ local function bury(place, target)
     call("HSET", target.base .. ":m", target.last, message)
     call("ZADD", target.base .. ":x", expires, target.last)
     call("ZADD", target.base .. ":r", target.last, target.last)
+    touch(target.base, "m", {target.last})
     expect(target.base, expires)
 end
 
+-- Returns what to answer if it cannot be done.
 local function bury_all(doomed)
-    local target = queue_at(dead[1]) or {base = dead[1], gen = dead[4], last = 0}
+    local target, closed = queue_at(dead[1])
+    if closed and closed ~= UNKNOWN then
+        return answer("moved", call("HGET", dead[1] .. ":h", "move"), true)
+    end
+    target = target or {base = dead[1], gen = dead[4], last = 0}
     for _, place in ipairs(doomed) do bury(place, target) end
     call("HSET", target.base .. ":h", "gen", target.gen, "last", target.last, "only", "")
     remove(base, doomed)
@@ -41,7 +48,10 @@ repeat
     for i, place in ipairs(places) do
         if dead and lease_of(leases[i]) >= dead[2] then doomed[#doomed + 1] = place end
     end
-    if #doomed > 0 then bury_all(doomed) end
+    if #doomed > 0 then
+        local closed = bury_all(doomed)
+        if closed then return closed end
+    end
     buried = buried + #doomed
 until #doomed == 0 or buried >= BATCH
 if #places == 0 or buried >= BATCH then
@@ -59,5 +69,7 @@ end
 call("ZREM", base .. ":r", unpack(places))
 call("HSET", base .. ":k", id, cmsgpack.pack({ttl, now, till, places}))
 call("ZADD", base .. ":y", till, id)
+touch(base, "m", places)
+touch(base, "c", {id})
 expect(base, till)
 return answer("ok", queue.gen, described(base, places), buried)

@@ -1,7 +1,10 @@
--- Empties a queue. Argument: {whether the queue itself goes too}. Answers {ok}. Keys: all of the queue, due.
--- The memory is given back in the background.
+-- Empties a queue. Argument: {whether the queue itself goes too}. Answers {ok}, or {moved, move} unless it
+-- goes. A move of the queue is over. Keys: all of the queue, due. The memory is given back in the background.
 local base, drop = KEYS[1], ARGS[1]
-for _, suffix in ipairs({":m", ":r", ":d", ":v", ":c", ":x", ":l", ":k", ":y"}) do
+local _, refusal = queue_at(base)
+if refusal and refusal ~= UNKNOWN and not drop then return refusal end
+call("HDEL", base .. ":h", "move", "stamp")
+for _, suffix in ipairs({":m", ":r", ":d", ":v", ":c", ":x", ":l", ":k", ":y", ":q"}) do
     call("UNLINK", base .. suffix)
 end
 if drop then

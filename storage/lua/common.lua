@@ -3,7 +3,9 @@
 -- KEYS[1] is the base key of a queue: PREFIX:{SHARD}:LENGTH:PROJECT:QUEUE, where LENGTH is the
 -- project's length in bytes, so that no two queues share a base. Its own keys are
 --   BASE:h  hash    header: gen (ends every message id), last (place of the newest message so far),
---                   only (who posted everything that is there; nothing if several did)
+--                   only (who posted everything that is there; nothing if several did),
+--                   move (id of the move that it is part of), shut (1 while it is shut for that move, 2 once
+--                   it has moved away), stamp (counts the changes during the move)
 --   BASE:m  hash    place -> message: length of client (1 byte), client, sealed (1 byte), created (8), body
 --   BASE:r  zset    places that are ready, by place
 --   BASE:d  zset    places that are delayed, by place
@@ -15,11 +17,13 @@
 --   BASE:y  zset    claim ids, by expiry (ms)
 --   BASE:i  hash    idempotency key -> packed {fingerprint, first place, count, expires (ms)}
 --   BASE:j  zset    idempotency keys, by expiry (ms)
+--   BASE:q  zset    during a move: what changed, by stamp: "m" and place, "c" and claim, "o" and idempotency key
 -- and its shard has
 --   PREFIX:{SHARD}:due  zset  bases, by an instant (ms) before which nothing of the queue falls due
 --
 -- Each place is in exactly one of r, d and c. A script takes one packed argument and answers one packed
--- list that begins with a word: ok, again (something due is left; call again), or what was wrong.
+-- list that begins with a word: ok, again (something due is left; call again), moved (the queue is shut
+-- for the move that follows), or what was wrong.
 
 local BATCH = 500  -- things that fall due, handled by one call at most
 local ARGS = cmsgpack.unpack(ARGV[1])
@@ -30,10 +34,23 @@ local function answer(...)
     return cmsgpack.pack({...})
 end
 
+local UNKNOWN = answer("unknown")
+local watched = {}  -- bases of queues that are about to move
+
+-- Returns a queue's header; or nil and what to answer, where there is none or it is shut.
 local function queue_at(base)
-    local header = call("HMGET", base .. ":h", "gen", "last", "only")
-    if not header[1] then return nil end
+    local header = call("HMGET", base .. ":h", "gen", "last", "only", "move", "shut")
+    if not header[1] then return nil, UNKNOWN end
+    if header[5] then return nil, answer("moved", header[4]) end
+    watched[base] = header[4]
     return {base = base, gen = header[1], last = tonumber(header[2]), only = header[3]}
+end
+
+-- Notes that things changed, if the queue is about to move.
+local function touch(base, kind, keys)
+    if not watched[base] or #keys == 0 then return end
+    local stamp = call("HINCRBY", base .. ":h", "stamp", 1)
+    for _, key in ipairs(keys) do call("ZADD", base .. ":q", stamp, kind .. key) end
 end
 
 local function due_key(base)
@@ -53,6 +70,7 @@ end
 
 local function remove(base, places)
     if #places == 0 then return end
+    touch(base, "m", places)
     for _, suffix in ipairs({":r", ":d", ":v", ":c", ":x"}) do
         call("ZREM", base .. suffix, unpack(places))
     end
@@ -84,6 +102,8 @@ local function release(base, claim)
     if #places > 0 then call("ZREM", base .. ":c", unpack(places)) end
     call("HDEL", base .. ":k", claim)
     call("ZREM", base .. ":y", claim)
+    touch(base, "m", places)
+    touch(base, "c", {claim})
     return #places
 end
 
@@ -101,6 +121,7 @@ local function settle(base, now, most)
     for _, claim in ipairs(over) do release(base, claim) end
     local matured = call("ZRANGEBYSCORE", base .. ":v", "-inf", now, "LIMIT", 0, most)
     for _, place in ipairs(matured) do call("ZADD", base .. ":r", place, place) end
+    touch(base, "m", matured)
     if #matured > 0 then
         call("ZREM", base .. ":d", unpack(matured))
         call("ZREM", base .. ":v", unpack(matured))

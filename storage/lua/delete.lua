@@ -1,11 +1,11 @@
 -- Deletes messages. Argument: {now, {{place, generation}, ...}, rule, claims}: with the rule "one" a message
 -- falls to the claim in claims[1], or to nobody's; with "covered" live claims must be among claims; with "any"
 -- claims do not matter. Nothing is deleted unless everything may be.
--- Answers {ok}, {claimed}, {unheld}, {again} or {unknown}. Keys: all of the queue.
+-- Answers {ok}, {claimed}, {unheld}, {again} or {unknown}, {moved, move}. Keys: all of the queue.
 local base = KEYS[1]
 local now, ids, rule, claims = unpack(ARGS)
-local queue = queue_at(base)
-if not queue then return answer("unknown") end
+local queue, refusal = queue_at(base)
+if not queue then return refusal end
 local _, done = settle(base, now)
 if not done then return answer("again") end
 local places, may = {}, {}

@@ -1,8 +1,8 @@
 -- Reads messages by id. Argument: {now, {{place, generation}, ...}}, places ascending.
--- Answers {ok, generation, {message, ...}}, {again} or {unknown}. Keys: all of the queue.
+-- Answers {ok, generation, {message, ...}}, {again} or {unknown}, {moved, move}. Keys: all of the queue.
 local base, now, ids = KEYS[1], ARGS[1], ARGS[2]
-local queue = queue_at(base)
-if not queue then return answer("unknown") end
+local queue, refusal = queue_at(base)
+if not queue then return refusal end
 local _, done = settle(base, now)
 if not done then return answer("again") end
 local places = {}

@@ -1,11 +1,11 @@
 -- Reads a page. Argument: {now, marker {place, generation} or false, limit, client to hide or false,
 -- claimed too, delayed too, how many to look at}.
--- Answers {ok, generation, {message, ...}, place to go on behind or false}, {again} or {unknown}.
+-- Answers {ok, generation, {message, ...}, place to go on behind or false}, {again} or {unknown}, {moved, move}.
 -- Keys: all of the queue.
 local base = KEYS[1]
 local now, marker, limit, hidden, claimed, delayed, look = unpack(ARGS)
-local queue = queue_at(base)
-if not queue then return answer("unknown") end
+local queue, refusal = queue_at(base)
+if not queue then return refusal end
 local _, done = settle(base, now)
 if not done then return answer("again") end
 if (marker and marker[2] ~= queue.gen) or (hidden and hidden == queue.only) then

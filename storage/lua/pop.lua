@@ -1,9 +1,9 @@
 -- Removes the first messages that are ready, up to one that is encrypted. Argument: {now, limit}.
--- Answers {ok, generation, {message, ...}, whether an encrypted one is next}, {again} or {unknown}.
+-- Answers {ok, generation, {message, ...}, whether an encrypted one is next}, {again} or {unknown}, {moved, move}.
 -- Keys: all of the queue.
 local base, now, limit = KEYS[1], ARGS[1], ARGS[2]
-local queue = queue_at(base)
-if not queue then return answer("unknown") end
+local queue, refusal = queue_at(base)
+if not queue then return refusal end
 local _, done = settle(base, now)
 if not done then return answer("again") end
 local places, sealed = {}, false

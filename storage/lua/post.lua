@@ -1,12 +1,12 @@
 -- Appends messages. Argument: {now, may create, generation for a new queue, idempotency key or false,
 -- fingerprint, window (ms), client if all have the same or false, {{message, expiry, end of delay or 0}, ...}}.
--- Answers {ok, generation, first place, count, repeated}, {unknown} or {reused}.
+-- Answers {ok, generation, first place, count, repeated}, {unknown}, {moved, move} or {reused}.
 -- Keys: h, m, r, d, v, x, i, j, due.
 local base = KEYS[1]
 local now, may_create, generation, key, fingerprint, window, client, messages = unpack(ARGS)
-local queue = queue_at(base)
+local queue, refusal = queue_at(base)
 if not queue then
-    if not may_create then return answer("unknown") end
+    if refusal ~= UNKNOWN or not may_create then return refusal end
     queue = {base = base, gen = generation, last = 0}
     call("HSET", base .. ":h", "gen", generation, "last", 0)
 end
@@ -41,6 +41,10 @@ if key then
     call("HSET", base .. ":i", key, cmsgpack.pack({fingerprint, first, #messages, now + window}))
     call("ZADD", base .. ":j", now + window, key)
     due = math.min(due, now + window)
+end
+if watched[base] then
+    for place = first, queue.last + #messages do touch(base, "m", {place}) end
+    if key then touch(base, "o", {key}) end
 end
 expect(base, due)
 return answer("ok", queue.gen, first, #messages, false)

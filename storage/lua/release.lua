@@ -1,6 +1,7 @@
--- Ends a claim. Argument: {now, claim id}. Answers {ok}, {again} or {unknown}. Keys: all of the queue.
+-- Ends a claim. Argument: {now, claim id}. Answers {ok}, {again} or {unknown}, {moved, move}. Keys: all of the queue.
 local base, now, id = KEYS[1], ARGS[1], ARGS[2]
-if not queue_at(base) then return answer("unknown") end
+local queue, refusal = queue_at(base)
+if not queue then return refusal end
 local _, done = settle(base, now)
 if not done then return answer("again") end
 release(base, id)

@@ -1,8 +1,9 @@
 -- Lets a live claim begin anew. Argument: {now, claim id, ttl (s), until (ms), grace (ms)}.
--- Answers {ok}, {absent}, {again} or {unknown}. Keys: all of the queue.
+-- Answers {ok}, {absent}, {again} or {unknown}, {moved, move}. Keys: all of the queue.
 local base = KEYS[1]
 local now, id, ttl, till, grace = unpack(ARGS)
-if not queue_at(base) then return answer("unknown") end
+local queue, refusal = queue_at(base)
+if not queue then return refusal end
 local _, done = settle(base, now)
 if not done then return answer("again") end
 local packed = call("HGET", base .. ":k", id)
@@ -15,5 +16,7 @@ for _, place in ipairs(places) do
 end
 call("HSET", base .. ":k", id, cmsgpack.pack({ttl, now, till, places}))
 call("ZADD", base .. ":y", till, id)
+touch(base, "m", places)
+touch(base, "c", {id})
 expect(base, till)
 return answer("ok")

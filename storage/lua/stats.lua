@@ -1,9 +1,9 @@
 -- Counts messages. Argument: {now}.
 -- Answers {ok, generation, free, claimed, oldest or false, newest or false}, the ends as {place, message};
--- {again} or {unknown}. Keys: all of the queue.
+-- {again} or {unknown}, {moved, move}. Keys: all of the queue.
 local base, now = KEYS[1], ARGS[1]
-local queue = queue_at(base)
-if not queue then return answer("unknown") end
+local queue, refusal = queue_at(base)
+if not queue then return refusal end
 local _, done = settle(base, now)
 if not done then return answer("again") end
 

@@ -41,6 +41,8 @@ CREATE TABLE queue (
     claimed    INTEGER NOT NULL,        -- messages in state 2
     next_due   INTEGER NOT NULL,        -- ms; no expiry, claim end or delay end comes before it
     only_client TEXT,                   -- who posted everything that is there; NULL if several did
+    move       TEXT,                    -- id of the move that the queue is part of
+    shut       INTEGER NOT NULL DEFAULT 0, -- 1 while it is shut for that move, 2 once it has moved away
     UNIQUE (project, name)
 );
 CREATE INDEX queue_by_due ON queue (next_due);
@@ -100,3 +102,17 @@ CREATE TABLE idempotency (
     PRIMARY KEY (queue, key)
 ) WITHOUT ROWID;
 CREATE INDEX idempotency_by_expiry ON idempotency (expires);
+
+-- Queues that are about to move to another store. Triggers note what changes in them, and are there
+-- only as long as there is such a queue.
+CREATE TABLE departing (
+    pile  INTEGER PRIMARY KEY,
+    queue INTEGER NOT NULL              -- queue.n
+);
+CREATE TABLE touched (
+    n    INTEGER PRIMARY KEY AUTOINCREMENT,
+    pile INTEGER NOT NULL,
+    kind INTEGER NOT NULL,              -- 0 message, 1 claim, 2 idempotency key
+    key  NOT NULL,                      -- message.seq, claim.id, idempotency.key
+    UNIQUE (pile, kind, key) ON CONFLICT REPLACE
+);

@@ -2,11 +2,11 @@
 -- A list of numbers is passed as JSON text and read with json_each.
 
 -- name: queue_load
-SELECT n, generation, pile, last_seq, free, claimed, next_due, only_client
+SELECT n, generation, pile, last_seq, free, claimed, next_due, only_client, move, shut
 FROM queue WHERE project = ? AND name = ?
 
 -- name: queue_load_by_number
-SELECT n, generation, pile, last_seq, free, claimed, next_due, only_client
+SELECT n, generation, pile, last_seq, free, claimed, next_due, only_client, move, shut
 FROM queue WHERE n = ?
 
 -- name: queue_insert
@@ -14,7 +14,8 @@ INSERT INTO queue (project, name, generation, pile, last_seq, free, claimed, nex
 VALUES (?, ?, ?, ?, 0, 0, 0, ?)
 
 -- name: queue_save
-UPDATE queue SET pile = ?, last_seq = ?, free = ?, claimed = ?, next_due = ?, only_client = ? WHERE n = ?
+UPDATE queue
+SET pile = ?, last_seq = ?, free = ?, claimed = ?, next_due = ?, only_client = ?, move = ?, shut = ? WHERE n = ?
 
 -- name: queue_delete
 DELETE FROM queue WHERE n = ?
@@ -23,7 +24,7 @@ DELETE FROM queue WHERE n = ?
 SELECT n FROM queue WHERE next_due <= ? ORDER BY next_due LIMIT ?
 
 -- name: queue_totals
-SELECT coalesce(sum(free), 0), coalesce(sum(claimed), 0) FROM queue
+SELECT coalesce(sum(free), 0), coalesce(sum(claimed), 0) FROM queue WHERE shut = 0
 
 -- The earliest thing that can fall due in a pile; NULL where there is none.
 -- name: next_due
@@ -192,7 +193,8 @@ UPDATE record SET v = ?, data = ?, revision = revision + 1
 WHERE kind = ? AND scope = ? AND name = ? AND revision = ?
 
 -- name: record_remove
-DELETE FROM record WHERE kind = ? AND scope = ? AND name = ?
+DELETE FROM record
+WHERE kind = :kind AND scope = :scope AND name = :name AND (:revision IS NULL OR revision = :revision)
 
 -- name: record_scan
 SELECT name, v, revision, data FROM record
