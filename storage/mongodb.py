@@ -5,17 +5,18 @@ falls due, as in the SQLite driver; `storage.mongodb_queue` tells how it is chan
 
 Collections, in the database that the URI names (default `hermod`):
 
-    queue    _id {p: project, q: queue}; gen, pile, last, free, claimed, due (ms), only (client, if there is one)
+    queue    _id {p: project, q: queue}; gen, pile, last, free, claimed, due (ms), only (client, if there is one),
+             move, shut (see `storage.mongodb_queue`), rev
     message  _id PILE + place, 16 hexadecimal digits each; pile, seq, st (0 ready, 1 delayed, 2 claimed),
              cr, ex, vi (ms), cl (client), se (sealed), n (times handed out), c (claim id, in state 2), b (body)
     claim    _id claim id; pile, ttl (s), cr, ex (ms)
     once     _id {h: generation of the queue, k: idempotency key}; fp, first, count, ex (ms)
+    touched  _id {m: move, k: "m" and place, "c" and claim id, or "o" and idempotency key}; n (rev of the change)
     pile     _id of a pile whose queue was purged or dropped
 """
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import takewhile
 from typing import Any, TypeVar
@@ -24,7 +25,7 @@ from bson.binary import Binary
 from pymongo import ASCENDING, DESCENDING
 from pymongo.client_session import ClientSession
 
-from queues.errors import ClaimNotFound, ClaimNotHeld, KeyReused, MessageClaimed, QueueNotFound
+from queues.errors import ClaimNotFound, ClaimNotHeld, KeyReused, MessageClaimed, QueueMoved, QueueNotFound
 from queues.identity import message_id, new_claim_id, place_of
 from queues.models import (
     Address,
@@ -44,15 +45,18 @@ from queues.models import (
 )
 from storage.mongodb_link import CLAIMED, DELAYED, READY, Document, MongoLink
 from storage.mongodb_queue import (
+    AWAY,
     NEVER,
     QueueHeader,
     QueueWork,
     QueueWriters,
     header_of,
     message_key,
+    place_in,
     queue_key,
 )
 from storage.mongodb_records import MongoRecords
+from storage.mongodb_transfers import MongoTransfers, abandon, drop_queue, stop_watching
 
 T = TypeVar("T")
 
@@ -67,9 +71,13 @@ def connect(uri: str, *, timeout: float, clock: Callable[[], int] | None) -> Mon
 class MongoStore:
     """Both ports over one replica set."""
 
+    capabilities = ("FIFO", "CLAIMS", "DURABILITY", "AOD", "HIGH_THROUGHPUT")
+
     def __init__(self, link: MongoLink, clock: Callable[[], int] | None) -> None:
         self._link = link
-        self.messages = MongoMessages(link, clock or link.clock)
+        writers = QueueWriters(link)
+        self.messages = MongoMessages(link, writers, clock or link.clock)
+        self.transfers = MongoTransfers(link, writers)
         self.records = MongoRecords(link)
 
     def close(self) -> None:
@@ -80,9 +88,9 @@ class MongoStore:
 class MongoMessages:
     """The data plane; see `queues.ports.MessageStore`."""
 
-    def __init__(self, link: MongoLink, clock: Callable[[], int]) -> None:
+    def __init__(self, link: MongoLink, writers: QueueWriters, clock: Callable[[], int]) -> None:
         self._link = link
-        self._writers = QueueWriters(link)
+        self._writers = writers
         self.clock = clock
 
     def post(
@@ -250,6 +258,8 @@ class MongoMessages:
                 {"$set": {"ttl": lease.ttl, "cr": now, "ex": until}},
                 session=work.session,
             )
+            work.touch(queue, "c", [claim_id])
+            work.touch_documents(queue, {"c": claim_id, "ex": {"$lt": until}})
             work.database.message.update_many(
                 {"c": claim_id, "ex": {"$lt": until}},
                 {"$set": {"ex": until + lease.grace * 1000}},
@@ -297,10 +307,10 @@ class MongoMessages:
         """Remove all messages and claims; see the port."""
 
         def step(work: QueueWork, queue: QueueHeader) -> None:
-            work.database.pile.insert_one({"_id": queue.pile}, session=work.session)
             work.flush_messages()
-            queue.pile = secrets.token_hex(8)
-            queue.free = queue.claimed = 0
+            stop_watching(work, queue)
+            queue.move = None  # a move of the queue is over
+            abandon(work, queue)
             queue.due = NEVER
 
         self._change(address, now, step, absent=None)
@@ -309,12 +319,9 @@ class MongoMessages:
         """Remove all that is known of the queue; see the port."""
 
         def step(work: QueueWork) -> None:
-            queue = work.queue()
+            queue = work.header()
             if queue is not None:
-                work.flush_messages()
-                work.database.pile.insert_one({"_id": queue.pile}, session=work.session)
-                work.database.queue.delete_one({"_id": queue_key(address)}, session=work.session)
-                work.forget(queue)
+                drop_queue(work, queue)
 
         self._writers.write(address, step)
 
@@ -335,11 +342,16 @@ class MongoMessages:
         """Count the messages of all queues; see the port."""
         while self.expire(now=now, limit=_BATCH) >= _BATCH:
             pass
+        match = {"shut": {"$ne": 1}}
         group = {"_id": None, "free": {"$sum": "$free"}, "claimed": {"$sum": "$claimed"}}
         with self._link.bounded():
-            for found in self._link.database.queue.aggregate([{"$group": group}]):
+            for found in self._link.database.queue.aggregate([{"$match": match}, {"$group": group}]):
                 return Stats(free=found["free"], claimed=found["claimed"])
         return Stats()
+
+    def joins(self, one: Address, other: Address) -> bool:
+        """Tell that a transaction can change any; see the port."""
+        return True
 
     def durability(self) -> Durability:
         """Ask the replica set who it is; see the port."""
@@ -372,6 +384,8 @@ class MongoMessages:
                 if found is None:
                     return absent
                 queue = header_of(address, found)
+                if queue.shut:
+                    raise QueueMoved(address, queue.move or "")
                 if queue.due > now:
                     return look(queue, database.message, session)
             self._writers.write(address, lambda work: _settle_some(work, now, _BATCH))
@@ -430,15 +444,17 @@ def _append(work: QueueWork, queue: QueueHeader, message: NewMessage, now: int) 
         queue.only = None
     queue.last += 1
     queue.free += 1
-    expires, visible = now + message.ttl * 1000, now + message.delay * 1000
+    created = now if message.created is None else message.created
+    expires, visible = created + message.ttl * 1000, now + message.delay * 1000
     queue.expect(min(expires, visible) if message.delay else expires)
+    work.touch(queue, "m", [queue.last])
     work.insert(
         {
             "_id": message_key(queue.pile, queue.last),
             "pile": queue.pile,
             "seq": queue.last,
             "st": DELAYED if message.delay else READY,
-            "cr": now,
+            "cr": created,
             "ex": expires,
             "vi": visible,
             "cl": message.client_id,
@@ -459,6 +475,7 @@ def _repeated(work: QueueWork, queue: QueueHeader, once: Once, now: int) -> Post
 
 
 def _remember(work: QueueWork, queue: QueueHeader, once: Once, first: int, count: int, now: int) -> None:
+    work.touch(queue, "o", [once.key])
     work.database.once.replace_one(
         {"_id": {"h": queue.gen, "k": once.key}},
         {"fp": Binary(once.fingerprint), "first": first, "count": count, "ex": now + once.window * 1000},
@@ -485,6 +502,7 @@ def _find_claim(work: QueueWork, queue: QueueHeader, claim_id: str) -> Document 
 def _remove(work: QueueWork, queue: QueueHeader, found: Sequence[Document]) -> None:
     if not found:
         return
+    work.touch(queue, "m", (place_in(each["_id"]) for each in found))
     work.database.message.delete_many({"_id": {"$in": [each["_id"] for each in found]}}, session=work.session)
     claimed = sum(each["st"] == CLAIMED for each in found)
     queue.claimed -= claimed
@@ -510,11 +528,14 @@ def _bury(
         if dead.ttl is not None:
             moved |= {"cr": now, "ex": now + dead.ttl * 1000}
         target.expect(moved["ex"])
+        work.touch(target, "m", [target.last])
         work.insert(moved)
 
 
 def _lease(work: QueueWork, queue: QueueHeader, ready: Sequence[Document], lease: Lease, now: int) -> Claim:
     id_, until = new_claim_id(), now + lease.ttl * 1000
+    work.touch(queue, "m", (each["seq"] for each in ready))
+    work.touch(queue, "c", [id_])
     extended = {"$cond": [{"$lt": ["$ex", until]}, until + lease.grace * 1000, "$ex"]}
     work.database.message.update_many(
         {"_id": {"$in": [each["_id"] for each in ready]}},
@@ -538,6 +559,8 @@ def _lease(work: QueueWork, queue: QueueHeader, ready: Sequence[Document], lease
 
 def _free(work: QueueWork, queue: QueueHeader, claims: Sequence[str]) -> int:
     """End claims; return how many messages they held."""
+    work.touch(queue, "c", claims)
+    work.touch_documents(queue, {"c": {"$in": claims}})
     count = work.database.message.update_many(
         {"c": {"$in": claims}}, {"$set": {"st": READY}, "$unset": {"c": ""}}, session=work.session
     ).modified_count
@@ -555,17 +578,22 @@ def _settle(work: QueueWork, queue: QueueHeader, now: int, limit: int) -> int:
     _remove(work, queue, expired)
     over = [each["_id"] for each in claims.find(overdue, {"_id": 1}, session=session).limit(limit)]
     freed = _free(work, queue, over) if over else 0
-    matured = messages.update_many(
-        {"pile": queue.pile, "st": DELAYED, "vi": {"$lte": now}}, {"$set": {"st": READY}}, session=session
-    ).modified_count
+    mature = {"pile": queue.pile, "st": DELAYED, "vi": {"$lte": now}}
+    work.touch_documents(queue, mature)
+    matured = messages.update_many(mature, {"$set": {"st": READY}}, session=session).modified_count
     queue.due = _next_due(work, queue)
     return len(expired) + len(over) + freed + matured
 
 
 def _settle_some(work: QueueWork, now: int, limit: int) -> int:
-    queue = work.queue()
+    queue = work.header()
+    if queue is None or queue.due > now:
+        return 0
+    if queue.shut == AWAY:  # what moved away is forgotten
+        drop_queue(work, queue)
+        return 0
     work.flush_messages()
-    return 0 if queue is None or queue.due > now else _settle(work, queue, now, limit)
+    return _settle(work, queue, now, limit)
 
 
 def _next_due(work: QueueWork, queue: QueueHeader) -> int:

@@ -33,6 +33,7 @@ INDEXES: Final[dict[str, list[IndexModel]]] = {
     ],
     "claim": [IndexModel([("pile", ASCENDING), ("ex", ASCENDING)])],
     "once": [IndexModel([("ex", ASCENDING)])],
+    "touched": [IndexModel([("_id.m", ASCENDING), ("n", ASCENDING)])],
     "record": [IndexModel([("_id.k", ASCENDING), ("_id.s", ASCENDING), ("_id.n", ASCENDING)])],
 }
 

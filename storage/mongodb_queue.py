@@ -18,7 +18,7 @@ from pymongo import InsertOne, UpdateOne
 from pymongo.client_session import ClientSession
 from pymongo.database import Database
 
-from queues.errors import HermodError
+from queues.errors import HermodError, QueueMoved
 from queues.identity import message_id, new_generation, place_of
 from queues.models import Address, Message
 from storage.group_commit import GroupCommit, Job
@@ -27,6 +27,9 @@ from storage.mongodb_link import Document, MongoLink
 T = TypeVar("T")
 
 NEVER: Final = 2**63 - 1
+
+#: States of a queue: shut for a move, and moved away.
+SHUT, AWAY = 1, 2
 
 
 @dataclass(slots=True)
@@ -41,6 +44,9 @@ class QueueHeader:
     claimed: int
     due: int
     only: str | None = None  # who posted everything that is there
+    move: str | None = None  # id of the move that the queue is part of
+    shut: int = 0  # SHUT while it is shut for that move, AWAY once it has moved away
+    rev: int = 0  # grows with each transaction
 
     def expect(self, due: int) -> None:
         """Note that something falls due."""
@@ -77,9 +83,20 @@ class QueueWork:
         self._address = address
         self._queues: dict[Address, QueueHeader] = {}
         self._new: list[InsertOne[Document]] = []
+        self._touched: list[UpdateOne] = []
 
     def queue(self, address: Address | None = None) -> QueueHeader | None:
-        """Return a queue's header, locked for the rest of the transaction; None where there is none."""
+        """Return a queue's header, locked for the rest of the transaction; None where there is none.
+
+        Raises QueueMoved if it is shut.
+        """
+        queue = self.header(address)
+        if queue is not None and queue.shut:
+            raise QueueMoved(queue.address, queue.move or "")
+        return queue
+
+    def header(self, address: Address | None = None) -> QueueHeader | None:
+        """Return a queue's header as `queue` does, shut or not."""
         address = address or self._address
         if address not in self._queues:
             found = self.database.queue.find_one_and_update(
@@ -90,27 +107,38 @@ class QueueWork:
             self._queues[address] = header_of(address, found)
         return self._queues[address]
 
-    def create(self, address: Address) -> QueueHeader:
+    def create(self, address: Address, *, generation: str | None = None) -> QueueHeader:
         """Make a queue that is not there."""
-        queue = QueueHeader(address, new_generation(), secrets.token_hex(8), 0, 0, 0, NEVER)
-        self.database.queue.insert_one(
-            {
-                "_id": queue_key(address),
-                "gen": queue.gen,
-                "pile": queue.pile,
-                "last": 0,
-                "free": 0,
-                "claimed": 0,
-            }
-            | {"due": NEVER, "rev": 0},
-            session=self.session,
+        queue = QueueHeader(
+            address=address,
+            gen=generation or new_generation(),
+            pile=secrets.token_hex(8),
+            last=0,
+            free=0,
+            claimed=0,
+            due=NEVER,
         )
+        document = {"_id": queue_key(address), "gen": queue.gen, "rev": 0, **_changing(queue)}
+        self.database.queue.insert_one(document, session=self.session)
         self._queues[address] = queue
         return queue
 
     def insert(self, document: Document) -> None:
         """Insert a message at the end of the transaction."""
         self._new.append(InsertOne(document))
+
+    def touch(self, queue: QueueHeader, kind: str, keys: Iterable[object]) -> None:
+        """Note that things changed, if the queue is about to move: `m` places, `c` claims, `o` idempotency keys."""
+        if queue.move is not None:
+            for key in keys:
+                wanted = {"_id": {"m": queue.move, "k": f"{kind}{key}"}}
+                self._touched.append(UpdateOne(wanted, {"$set": {"n": queue.rev}}, upsert=True))
+
+    def touch_documents(self, queue: QueueHeader, wanted: Document) -> None:
+        """Note that these messages are about to change."""
+        if queue.move is not None:
+            found = self.database.message.find(wanted, {"seq": 1}, session=self.session)
+            self.touch(queue, "m", (each["seq"] for each in found))
 
     def flush_messages(self) -> None:
         """Insert the messages that wait for it, since a statement is about to look for them."""
@@ -125,20 +153,10 @@ class QueueWork:
     def flush(self) -> None:
         """Write what waits to be written."""
         self.flush_messages()
-        writes: list[UpdateOne] = [
-            UpdateOne(
-                {"_id": queue_key(queue.address)},
-                {
-                    "$set": {
-                        "pile": queue.pile,
-                        "last": queue.last,
-                        "free": queue.free,
-                        "claimed": queue.claimed,
-                        "due": queue.due,
-                        "only": queue.only,
-                    }
-                },
-            )
+        if self._touched:
+            self.database.touched.bulk_write(self._touched, session=self.session)
+        writes = [
+            UpdateOne({"_id": queue_key(queue.address)}, {"$set": _changing(queue)})
             for queue in self._queues.values()
         ]
         if writes:
@@ -148,6 +166,20 @@ class QueueWork:
 def queue_key(address: Address) -> Document:
     """Return the key of a queue's header."""
     return {"p": address.project, "q": address.queue}
+
+
+def _changing(queue: QueueHeader) -> Document:
+    """Return the part of a header's document that changes."""
+    return {
+        "pile": queue.pile,
+        "last": queue.last,
+        "free": queue.free,
+        "claimed": queue.claimed,
+        "due": queue.due,
+        "only": queue.only,
+        "move": queue.move,
+        "shut": queue.shut,
+    }
 
 
 def header_of(address: Address, found: Document) -> QueueHeader:
@@ -161,12 +193,20 @@ def header_of(address: Address, found: Document) -> QueueHeader:
         claimed=found["claimed"],
         due=found["due"],
         only=found.get("only"),
+        move=found.get("move"),
+        shut=found.get("shut", 0),
+        rev=found["rev"] + 1,
     )
 
 
 def message_key(pile: str, place: int) -> str:
     """Return the key of the message at a place of a pile."""
     return f"{pile}{place:016x}"
+
+
+def place_in(key: str) -> int:
+    """Return the place that a message's key names."""
+    return int(key[16:], 16)
 
 
 class QueueWriters:

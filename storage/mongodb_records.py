@@ -41,10 +41,13 @@ class MongoRecords:
         with self._link.bounded():
             return self._records.update_one(wanted, change).matched_count == 1
 
-    def remove(self, kind: str, scope: str, name: str) -> bool:
+    def remove(self, kind: str, scope: str, name: str, *, revision: int | None = None) -> bool:
         """Remove a record; see the port."""
+        wanted: Document = {"_id": _record_id(kind, scope, name)}
+        if revision is not None:
+            wanted["rev"] = revision
         with self._link.bounded():
-            return self._records.delete_one({"_id": _record_id(kind, scope, name)}).deleted_count == 1
+            return self._records.delete_one(wanted).deleted_count == 1
 
     def scan(self, kind: str, scope: str, *, after: str = "", limit: int) -> Sequence[Record]:
         """Return a page of records by name; see the port."""
