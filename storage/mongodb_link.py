@@ -16,6 +16,7 @@ from pymongo.write_concern import WriteConcern
 
 from queues.errors import StoreUnavailable, StoreUnsupported
 from storage.server_clock import ServerClock
+from storage.shared_call import SharedCall
 
 T = TypeVar("T")
 Document = dict[str, Any]
@@ -23,12 +24,16 @@ Document = dict[str, Any]
 #: States of a message.
 READY, DELAYED, CLAIMED = 0, 1, 2
 
+#: Indexes of the collection `message`.
+BY_EXPIRY: Final = [("pile", ASCENDING), ("ex", ASCENDING)]
+BY_DELAY: Final = [("pile", ASCENDING), ("vi", ASCENDING)]
+
 INDEXES: Final[dict[str, list[IndexModel]]] = {
     "queue": [IndexModel([("due", ASCENDING)])],
     "message": [
         IndexModel([("pile", ASCENDING), ("st", ASCENDING), ("seq", ASCENDING)]),
-        IndexModel([("pile", ASCENDING), ("ex", ASCENDING)]),
-        IndexModel([("pile", ASCENDING), ("vi", ASCENDING)], partialFilterExpression={"st": DELAYED}),
+        IndexModel(BY_EXPIRY),
+        IndexModel(BY_DELAY, partialFilterExpression={"st": DELAYED}),
         IndexModel([("c", ASCENDING), ("seq", ASCENDING)], partialFilterExpression={"c": {"$exists": True}}),
     ],
     "claim": [IndexModel([("pile", ASCENDING), ("ex", ASCENDING)])],
@@ -50,8 +55,10 @@ def vendor_errors() -> Iterator[None]:
 class MongoLink:
     """A client with the settings that the promises need; `timeout` (seconds) bounds every operation.
 
-    Raises StoreUnsupported for a URI that is wrong and for a server that is not a
-    member of a replica set.
+    Nothing is connected before it is needed; the first operation looks whether the
+    server will do and makes the indexes. Raises StoreUnsupported for a URI that is
+    wrong; whatever uses the server raises StoreUnavailable, and StoreUnsupported for
+    one that is not a member of a replica set.
     """
 
     def __init__(self, uri: str, *, timeout: float) -> None:
@@ -63,6 +70,7 @@ class MongoLink:
                 connectTimeoutMS=int(timeout * 1000),
                 socketTimeoutMS=int(timeout * 1000),
                 tz_aware=True,
+                connect=False,
             )
         except (InvalidURI, ConfigurationError, ValueError) as error:
             raise StoreUnsupported(f"The URI of the MongoDB store is wrong: {error}.") from error
@@ -73,11 +81,8 @@ class MongoLink:
             write_concern=WriteConcern("majority", j=True),
         )
         self.clock = ServerClock(self._ask_time)
-        try:
-            self._prepare()
-        except BaseException:
-            self.client.close()
-            raise
+        self._prepared = False
+        self._prepare_once = SharedCall(self._prepare)
 
     def close(self) -> None:
         """Close the connections."""
@@ -87,6 +92,8 @@ class MongoLink:
     def bounded(self) -> Iterator[None]:
         """Bound what is done inside, and turn pymongo's errors into those of the domain."""
         with vendor_errors(), pymongo.timeout(self.timeout):
+            if not self._prepared:
+                self._prepare_once()
             yield
 
     def transaction(self, run: Callable[[ClientSession], T]) -> T:
@@ -108,11 +115,12 @@ class MongoLink:
         return seconds
 
     def _prepare(self) -> None:
-        if "setName" not in self.hello():
-            raise StoreUnsupported(
-                "MongoDB has to be a replica set (one member is enough): start mongod with --replSet"
-                " and run rs.initiate()."
-            )
-        with self.bounded():
+        with vendor_errors(), pymongo.timeout(self.timeout):
+            if "setName" not in self.client.admin.command("hello"):
+                raise StoreUnsupported(
+                    "MongoDB has to be a replica set (one member is enough): start mongod with --replSet"
+                    " and run rs.initiate()."
+                )
             for collection, indexes in INDEXES.items():
                 self.database[collection].create_indexes(indexes)
+        self._prepared = True

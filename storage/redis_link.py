@@ -6,32 +6,44 @@
     rediss://, rediss+sentinel://, rediss+cluster://        the same over TLS
 
 A query may follow: `prefix` is what all keys begin with (default `hermod`), so that
-several services can share a server; the rest, such as `ssl_ca_certs=/path`, is handed
-to redis-py.
+several services can share a server; `wait_replicas` is how many replicas must have a
+change before it is answered (default 1 with Sentinel and Cluster, else 0); the rest,
+such as `ssl_ca_certs=/path`, is handed to redis-py.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any, Final
+from typing import Any, Final, Protocol, cast
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import msgpack
-from redis import Redis, RedisCluster, Sentinel
+from redis import Redis, Sentinel
 from redis.backoff import NoBackoff
-from redis.cluster import ClusterNode
+from redis.connection import URL_QUERY_ARGUMENT_PARSERS
 from redis.exceptions import NoScriptError, RedisError
 from redis.retry import Retry
 
 from queues.errors import StoreUnavailable, StoreUnsupported
 from queues.models import Durability
+from storage.redis_cluster import Cluster, Command, Node, send
 from storage.server_clock import ServerClock
 
 _SCRIPTS: Final = files("storage").joinpath("lua")
+
+#: Scripts after which no replica is waited for: they tell what is there, or what is over by the clock.
+_READERS: Final = frozenset(
+    {"expire", "get", "list", "read_claim", "record_scan", "stats", "totals"},
+)
+
+#: Scripts whose answer promises nothing if they found nothing to take.
+_TAKERS: Final = frozenset({"claim", "pop"})
+
 _PREFIX = re.compile(r"[A-Za-z0-9_-]{1,64}").fullmatch
 
 
@@ -44,18 +56,37 @@ def vendor_errors() -> Iterator[None]:
         raise StoreUnavailable(f"Redis: {error}.") from error
 
 
+class Servers(Protocol):
+    """Who has the keys: one server or several."""
+
+    def send(self, key: str, commands: Sequence[Command]) -> list[Any]:
+        """Send commands on one key at once; an answer may be a ResponseError."""
+
+    def primaries(self) -> Sequence[Redis]:
+        """Return a client of each server that is written to."""
+
+    def close(self) -> None:
+        """Close every connection."""
+
+
 class RedisLink:
-    """Runs scripts and commands, each bounded by `timeout` seconds.
+    """Runs scripts and commands, each within about twice `timeout` seconds.
 
     Nothing is sent twice: a command whose answer is lost may have been carried out.
+    Nothing is connected before it is needed. Raises StoreUnsupported for a URI that is
+    wrong; its methods raise StoreUnavailable.
     """
 
     def __init__(self, uri: str, *, timeout: float) -> None:
         try:
-            with vendor_errors():
-                self.client, self.prefix = _client(uri, timeout)
+            target = _parse(uri)
+            self._servers = target.servers(timeout)
         except (TypeError, ValueError) as error:
             raise StoreUnsupported(f"The URI of the Redis store is wrong: {error}.") from error
+        self.prefix = target.prefix
+        self._wait = target.wait
+        self._fails_over = bool(target.kind)
+        self._patience = max(1, int(timeout * 500))  # ms for the replicas: half of the time that there is
         self._sources: dict[str, str] = {}
         self._digests: dict[str, str] = {}
         self.clock = ServerClock(self._ask_time)
@@ -63,11 +94,11 @@ class RedisLink:
     @property
     def clustered(self) -> bool:
         """Whether keys of different shards may be on different servers."""
-        return isinstance(self.client, RedisCluster)
+        return isinstance(self._servers, Cluster)
 
     def close(self) -> None:
         """Close every connection."""
-        self.client.close()
+        self._servers.close()
 
     def run(self, script: str, key: str, *argument: object) -> list[Any]:
         """Run a script of `storage/lua` on a key and return its answer."""
@@ -77,44 +108,66 @@ class RedisLink:
             try:
                 if digest is None:
                     raise NoScriptError
-                packed = self.client.evalsha(digest, 1, key, blob)
+                packed = self._call(script, key, ("EVALSHA", digest, 1, key, blob))
             except NoScriptError:
                 # The server forgets scripts when it restarts; sent whole, it learns them again.
-                packed = self.client.eval(self._source(script), 1, key, blob)
+                packed = self._call(script, key, ("EVAL", self._source(script), 1, key, blob))
         answer: list[Any] = msgpack.unpackb(packed, raw=True)
         return answer
 
-    def durability(self) -> Durability:
-        """Ask the server what it writes to disk, and what it may throw away."""
+    def read(self, key: str, *command: object) -> Any:  # noqa: ANN401 - what the command answers
+        """Send a command that changes nothing to the server that has a key, and return its answer."""
         with vendor_errors():
-            facts = self._facts()
+            (answer,) = self._servers.send(key, [command])
+            return _checked(answer)
+
+    def durability(self) -> Durability:
+        """Ask the servers what they write to disk, what they may throw away, and who has a copy."""
+        with vendor_errors():
+            found = [_facts_of(server) for server in self._servers.primaries()]
+        facts = {name: ", ".join(sorted({each[name] for each in found})) for name in found[0]}
+        replicas = min(int(each["replicas"]) for each in found)
+        facts |= {"replicas": str(replicas), "wait_replicas": str(self._wait)}
         warnings = []
-        if facts.get("appendonly") != "yes":
+        if facts["appendonly"] != "yes":
             warnings.append(
                 "appendonly is off: a crash of Redis loses what was posted since its last snapshot."
             )
-        elif facts.get("appendfsync") != "always":
+        elif facts["appendfsync"] != "always":
             warnings.append(
-                f"appendfsync is {facts.get('appendfsync')}: a power failure loses about the last second."
+                f"appendfsync is {facts['appendfsync']}: a power failure loses about the last second."
             )
-        if facts.get("maxmemory") != "0" and facts.get("maxmemory-policy") != "noeviction":
+        if facts["maxmemory"] != "0" and facts["maxmemory-policy"] != "noeviction":
             warnings.append(
-                f"maxmemory-policy is {facts.get('maxmemory-policy')}: Redis throws messages away when it is full."
+                f"maxmemory-policy is {facts['maxmemory-policy']}: Redis throws messages away when it is full."
             )
+        if self._wait > replicas:
+            warnings.append(
+                f"wait_replicas is {self._wait} and a server has {replicas} replicas: what is written is refused."
+            )
+        if self._fails_over and not self._wait:
+            warnings.append("wait_replicas is 0: a fail-over loses what the replica has not received yet.")
         return Durability(driver="redis", facts=facts, warnings=warnings)
 
-    def _ask_time(self) -> float:
-        with vendor_errors():
-            seconds, microseconds = self.client.time()
-        return float(seconds) + float(microseconds) / 1e6
+    def _call(self, script: str, key: str, call: Command) -> Any:  # noqa: ANN401 - what the script answers
+        if not self._wait or script in _READERS:
+            (answer,) = self._servers.send(key, [call])
+            return _checked(answer)
+        # WAIT waits for what its own connection wrote. A script that finds its work done already, by a request
+        # that was given up, must not be answered before that work is on the replicas: hence a write in any case.
+        fence = [] if script in _TAKERS else [("SET", f"{key}:fence", "", "PX", 1)]
+        wait = ("WAIT", self._wait, self._patience)
+        answer, *others = self._servers.send(key, [call, *fence, wait])
+        _checked(answer)
+        confirmed = [_checked(other) for other in others][-1]
+        if confirmed < self._wait:
+            raise StoreUnavailable(f"Redis: {confirmed} of {self._wait} replicas have the change in time.")
+        return answer
 
-    def _facts(self) -> dict[str, str]:
-        node: dict[str, Any] = {"target_nodes": "random"} if isinstance(self.client, RedisCluster) else {}
-        info: dict[str, Any] = self.client.info("server", **node)
-        facts = {"Redis": str(info["redis_version"]), "mode": str(info["redis_mode"])}
-        for name in ("appendonly", "appendfsync", "maxmemory", "maxmemory-policy"):
-            facts |= {str(key): str(value) for key, value in self.client.config_get(name, **node).items()}
-        return facts
+    def _ask_time(self) -> float:
+        # A cluster has many clocks; it is asked for that of the node with this key, by everybody.
+        seconds, microseconds = self.read(f"{self.prefix}:clock", "TIME")
+        return float(seconds) + float(microseconds) / 1e6
 
     def _source(self, script: str) -> str:
         if script not in self._sources:
@@ -125,43 +178,112 @@ class RedisLink:
         return self._sources[script]
 
 
-def _client(uri: str, timeout: float) -> tuple[Redis | RedisCluster, str]:
+class _OneServer:
+    """A server, or the one that Sentinel names."""
+
+    def __init__(self, client: Redis) -> None:
+        self._client = client
+
+    def send(self, _key: str, commands: Sequence[Command]) -> list[Any]:
+        """Send commands at once."""
+        return send(self._client, commands)
+
+    def primaries(self) -> Sequence[Redis]:
+        """Return the only client."""
+        return [self._client]
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._client.close()
+
+
+def _checked(answer: Any) -> Any:  # noqa: ANN401 - what Redis answers
+    if isinstance(answer, RedisError):
+        raise answer
+    return answer
+
+
+def _facts_of(server: Redis) -> dict[str, str]:
+    info: dict[str, Any] = server.info("server")
+    facts = {"Redis": str(info["redis_version"]), "mode": str(info["redis_mode"])}
+    for name in ("appendonly", "appendfsync", "maxmemory", "maxmemory-policy"):
+        facts |= {str(key): str(value) for key, value in server.config_get(name).items()}
+    return facts | {"replicas": str(server.info("replication")["connected_slaves"])}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Target:
+    """What a URI says."""
+
+    kind: str  # "sentinel", "cluster", or "" for one server
+    hosts: Sequence[Node]
+    path: Sequence[str]
+    prefix: str  # of all keys
+    wait: int  # replicas to wait for
+    options: dict[str, Any]  # for redis-py
+
+    def connect(self, node: Node, seconds: float) -> Redis:
+        """Make a client of a server; each of its waits lasts so many seconds at most."""
+        return Redis(host=node[0], port=node[1], **(_bounded(seconds) | self.options))
+
+    def servers(self, timeout: float) -> Servers:
+        """Return what the URI names."""
+        if self.kind == "cluster":
+            if self.path:
+                raise ValueError("a cluster has no databases")
+            self.connect(self.hosts[0], timeout)  # so that a wrong option is found at once
+            return Cluster(self.hosts, self.connect, timeout=timeout)
+        if self.kind == "sentinel":
+            if not self.path:
+                raise StoreUnsupported("The URI of a Sentinel store ends with the name of the service.")
+            # They are asked one after the other, so they share the time.
+            patience = _bounded(timeout / len(self.hosts))
+            sentinel = Sentinel(self.hosts, sentinel_kwargs=patience)  # type: ignore[no-untyped-call]
+            options = _bounded(timeout) | self.options
+            options["db"] = int(self.path[1]) if len(self.path) > 1 else 0
+            return _OneServer(sentinel.master_for(self.path[0], **options))  # type: ignore[no-untyped-call]
+        ((host, port),) = self.hosts
+        self.options["db"] = int(self.path[0]) if self.path else 0
+        return _OneServer(self.connect((host, port), timeout))
+
+
+def _bounded(seconds: float) -> dict[str, Any]:
+    # A retry of redis-py's would send a script again whose answer is lost.
+    return {"socket_timeout": seconds, "socket_connect_timeout": seconds, "retry": Retry(NoBackoff(), 0)}
+
+
+def _parse(uri: str) -> _Target:
     parts = urlsplit(uri)
     scheme, _, kind = parts.scheme.partition("+")
     if scheme not in ("redis", "rediss") or kind not in ("", "sentinel", "cluster"):
         raise StoreUnsupported("A Redis store is named by redis://, redis+sentinel:// or redis+cluster://.")
+    parsers = cast(Mapping[str, Callable[[str], object]], URL_QUERY_ARGUMENT_PARSERS)
     options: dict[str, Any] = {
-        "socket_timeout": timeout,
-        "socket_connect_timeout": timeout,
-        "retry": Retry(NoBackoff(), 0),
-        **dict(parse_qsl(parts.query)),
+        name: parsers.get(name, str)(value) for name, value in parse_qsl(parts.query, keep_blank_values=True)
     }
     prefix: str = options.pop("prefix", "hermod")
     if not _PREFIX(prefix):
         raise StoreUnsupported("The prefix of a Redis store has letters, digits, hyphens and underscores.")
+    wait = int(options.pop("wait_replicas", 1 if kind else 0))
+    if wait < 0:
+        raise ValueError("wait_replicas is negative")
     if scheme == "rediss":
         options["ssl"] = True
     if parts.username:
         options["username"] = unquote(parts.username)
     if parts.password:
         options["password"] = unquote(parts.password)
-    hosts = _hosts(parts.netloc.rpartition("@")[2])
-    path = parts.path.strip("/").split("/") if parts.path.strip("/") else []
-    if kind == "cluster":
-        nodes = [ClusterNode(host, port) for host, port in hosts]  # type: ignore[no-untyped-call]
-        return RedisCluster(startup_nodes=nodes, **options), prefix
-    if kind == "sentinel":
-        if not path:
-            raise StoreUnsupported("The URI of a Sentinel store ends with the name of the service.")
-        database = int(path[1]) if len(path) > 1 else 0
-        sentinel = Sentinel(hosts, socket_timeout=timeout)  # type: ignore[no-untyped-call]
-        master: Redis = sentinel.master_for(path[0], db=database, **options)  # type: ignore[no-untyped-call]
-        return master, prefix
-    ((host, port),) = hosts
-    return Redis(host=host, port=port, db=int(path[0]) if path else 0, **options), prefix
+    return _Target(
+        kind=kind,
+        hosts=_hosts(parts.netloc.rpartition("@")[2]),
+        path=[part for part in parts.path.split("/") if part],
+        prefix=prefix,
+        wait=wait,
+        options=options,
+    )
 
 
-def _hosts(text: str) -> list[tuple[str, int]]:
+def _hosts(text: str) -> list[Node]:
     hosts = []
     for part in text.split(","):
         parts = urlsplit(f"//{part}")

@@ -13,7 +13,7 @@ import msgpack
 import msgspec
 
 from queues.models import Record
-from storage.redis_link import RedisLink, vendor_errors
+from storage.redis_link import RedisLink
 
 
 class RedisRecords:
@@ -30,8 +30,8 @@ class RedisRecords:
 
     def fetch(self, kind: str, scope: str, name: str) -> Record | None:
         """Return a record; see the port."""
-        with vendor_errors():
-            value = self._link.client.hget(f"{self._key(kind, scope)}:v", name)
+        key = f"{self._key(kind, scope)}:v"
+        value = self._link.read(key, "HGET", key, name)
         return None if value is None else _unpack_record(kind, scope, name, value)
 
     def replace(self, record: Record) -> bool:
@@ -53,8 +53,8 @@ class RedisRecords:
 
     def count(self, kind: str, scope: str) -> int:
         """Count records; see the port."""
-        with vendor_errors():
-            return int(self._link.client.hlen(f"{self._key(kind, scope)}:v"))
+        key = f"{self._key(kind, scope)}:v"
+        return int(self._link.read(key, "HLEN", key))
 
     def _key(self, kind: str, scope: str) -> str:
         digest = hashlib.blake2b(f"{kind}\0{scope}".encode(), digest_size=4).hexdigest()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
+
+from storage.shared_call import SharedCall
 
 _AGE = 1.0  # seconds between two looks at the server
 
@@ -18,18 +19,19 @@ class ServerClock:
 
     def __init__(self, ask: Callable[[], float]) -> None:
         self._ask = ask
-        self._lock = threading.Lock()
+        self._look = SharedCall(self._set)
         self._offset = 0.0  # from the monotonic clock to the server's, seconds
         self._checked = float("-inf")  # when, by the monotonic clock
 
     def __call__(self) -> int:
         """Return the server's time in ms; raises what `ask` raises."""
-        now = time.monotonic()
-        if now - self._checked > _AGE:
-            with self._lock:
-                if now - self._checked > _AGE:
-                    asked = time.monotonic()
-                    there = self._ask()
-                    self._offset = there - (asked + time.monotonic()) / 2
-                    self._checked = now
+        if time.monotonic() - self._checked > _AGE:
+            self._look()
         return int((time.monotonic() + self._offset) * 1000)
+
+    def _set(self) -> None:
+        asked = time.monotonic()
+        there = self._ask()
+        answered = time.monotonic()
+        self._offset = there - (asked + answered) / 2
+        self._checked = answered

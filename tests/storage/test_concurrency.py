@@ -164,7 +164,7 @@ def test_p3_an_ended_claim_never_deletes_what_others_hold(queue):
 
 
 def test_b11_competing_claims_move_each_worn_message_once(queue):
-    dead = queue.other("dead")
+    dead = queue.other("queue>dead")
     queue.fill(40)
     queue.release(queue.claim(40).id)
     letter = DeadLetter(address=dead.address, max_claims=1)

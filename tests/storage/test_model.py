@@ -28,7 +28,7 @@ from tests.storage.probe import Clock
 #: How much longer than usual to search: HERMOD_TEST_EXAMPLES=100 for a night.
 FACTOR = int(os.environ.get("HERMOD_TEST_EXAMPLES", "1"))
 
-NAMES = ("main", "dead", "main.dead")
+NAMES = ("main", "main>dead", "main>dead>dead")  # so that any of them can take another's dead letters
 PROJECTS = (f"project{number}" for number in itertools.count())
 
 places = st.sampled_from(["main", "main", "main", *NAMES])
@@ -48,7 +48,7 @@ batches = st.lists(
 posts_once = st.builds(
     Once, key=st.sampled_from(["k", "K"]), fingerprint=st.sampled_from([b"1", b"2"]), window=lives
 )
-letters = st.tuples(st.sampled_from(["dead", "dead", "dead", *NAMES]), st.integers(1, 2), st.none() | lives)
+letters = st.tuples(st.sampled_from([*NAMES[1:2] * 3, *NAMES]), st.integers(1, 2), st.none() | lives)
 leases = st.builds(Lease, ttl=lives, grace=st.sampled_from([0, 1, 60]), limit=st.sampled_from([1, 2, 3, 20]))
 
 

@@ -165,7 +165,7 @@ def test_a3_no_string_deletes_anything_but_the_message_it_names(queue):
 def test_a_dead_letter_queue_of_one_project_is_not_that_of_another(queue):
     queue.post("a")
     queue.release(queue.claim().id)
-    mine, theirs = queue.other("dead"), queue.other("dead", project="another")
+    mine, theirs = queue.other("queue>dead"), queue.other("queue>dead", project="another")
     theirs.post("theirs")
 
     queue.try_claim(dead_letter=DeadLetter(address=mine.address, max_claims=1))

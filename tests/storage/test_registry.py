@@ -1,6 +1,7 @@
 """The registry: from the scheme of a URI to a driver."""
 
 import sys
+from contextlib import closing
 
 import pytest
 
@@ -35,5 +36,5 @@ def test_a_driver_whose_library_is_absent_names_the_extra(monkeypatch, scheme, l
 
 @pytest.mark.parametrize("uri", ["redis://127.0.0.1:1/0", "mongodb://127.0.0.1:1/?replicaSet=nowhere"])
 def test_a_server_that_is_not_there_is_unavailable_in_bounded_time(uri):
-    with pytest.raises(StoreUnavailable):
-        connect(uri, timeout=0.3).messages.stats(Address(project="p", queue="q"), now=0)
+    with closing(connect(uri, timeout=0.3)) as driver, pytest.raises(StoreUnavailable):
+        driver.messages.stats(Address(project="p", queue="q"), now=0)

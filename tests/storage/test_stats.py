@@ -143,7 +143,7 @@ def test_totals_are_the_sum_over_all_queues(queue):
 
 
 def test_a_move_to_the_dead_letter_queue_is_counted_on_both_sides(queue):
-    dead = queue.other("dead")
+    dead = queue.other("queue>dead")
     queue.fill(3)
     queue.release(queue.claim(2).id)
 

@@ -29,6 +29,7 @@ VARIANTS = (
     Variant(name="memory", uri=lambda folder: "memory:", shared=False),
     Variant(name="sqlite", uri=lambda folder: f"sqlite:///{folder / 'store.db'}", shared=True),
     Variant(name="redis", uri=servers.redis_uri, shared=True),
+    Variant(name="redis-cluster", uri=servers.redis_cluster_uri, shared=True),
     Variant(name="mongodb", uri=servers.mongodb_uri, shared=True, batches=10),
 )
 
