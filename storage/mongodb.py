@@ -43,7 +43,7 @@ from queues.models import (
     Selection,
     Stats,
 )
-from storage.mongodb_link import CLAIMED, DELAYED, READY, Document, MongoLink
+from storage.mongodb_link import BY_DELAY, BY_EXPIRY, CLAIMED, DELAYED, READY, Document, MongoLink
 from storage.mongodb_queue import (
     AWAY,
     NEVER,
@@ -429,7 +429,7 @@ class MongoMessages:
         with self._link.bounded():
             keys = [each["_id"] for each in once.find({"ex": {"$lte": now}}, {"_id": 1}).limit(limit)]
             if keys:
-                once.delete_many({"_id": {"$in": keys}, "ex": {"$lte": now}})
+                once.delete_many({"_id": {"$in": keys}, "ex": {"$lte": now}}, hint=[("_id", ASCENDING)])
         return len(keys)
 
 
@@ -574,13 +574,15 @@ def _settle(work: QueueWork, queue: QueueHeader, now: int, limit: int) -> int:
     """Let take place what fell due, about `limit` messages of it; return how many things that was."""
     messages, claims, session = work.database.message, work.database.claim, work.session
     overdue = {"pile": queue.pile, "ex": {"$lte": now}}
-    expired = list(messages.find(overdue, {"st": 1}, session=session).limit(limit))
+    # Without a hint the planner judges by the first hundred, and may then go through the whole queue.
+    expired = list(messages.find(overdue, {"st": 1}, session=session).hint(BY_EXPIRY).limit(limit))
     _remove(work, queue, expired)
     over = [each["_id"] for each in claims.find(overdue, {"_id": 1}, session=session).limit(limit)]
     freed = _free(work, queue, over) if over else 0
     mature = {"pile": queue.pile, "st": DELAYED, "vi": {"$lte": now}}
-    work.touch_documents(queue, mature)
-    matured = messages.update_many(mature, {"$set": {"st": READY}}, session=session).modified_count
+    work.touch_documents(queue, mature, hint=BY_DELAY)
+    ready = {"$set": {"st": READY}}
+    matured = messages.update_many(mature, ready, hint=BY_DELAY, session=session).modified_count
     queue.due = _next_due(work, queue)
     return len(expired) + len(over) + freed + matured
 

@@ -134,10 +134,12 @@ class QueueWork:
                 wanted = {"_id": {"m": queue.move, "k": f"{kind}{key}"}}
                 self._touched.append(UpdateOne(wanted, {"$set": {"n": queue.rev}}, upsert=True))
 
-    def touch_documents(self, queue: QueueHeader, wanted: Document) -> None:
-        """Note that these messages are about to change."""
+    def touch_documents(
+        self, queue: QueueHeader, wanted: Document, *, hint: list[tuple[str, int]] | None = None
+    ) -> None:
+        """Note that these messages are about to change; `hint` is the index to find them by."""
         if queue.move is not None:
-            found = self.database.message.find(wanted, {"seq": 1}, session=self.session)
+            found = self.database.message.find(wanted, {"seq": 1}, hint=hint, session=self.session)
             self.touch(queue, "m", (each["seq"] for each in found))
 
     def flush_messages(self) -> None:
