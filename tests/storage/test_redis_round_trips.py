@@ -18,7 +18,7 @@ from tests import servers
 from tests.storage.probe import Clock, Probe, ids
 
 WAITING = 300  # messages in the queue: more than any batch
-END = "that-is-all"
+BEGIN, END = "from-here-on", "that-is-all"
 
 
 @dataclass
@@ -34,6 +34,9 @@ class Watched:
         """Fill the list with the commands that came from outside meanwhile, once it is over."""
         commands: list[str] = []
         with self.client.monitor() as monitor:
+            self.client.echo(BEGIN)
+            while BEGIN not in monitor.next_command()["command"]:
+                pass
             yield commands
             self.client.echo(END)
             while END not in (told := monitor.next_command())["command"]:
