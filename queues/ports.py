@@ -192,7 +192,7 @@ class QueueTransfers(Protocol):
         """Take over the outline. Raises MoveInterrupted unless this move admitted the queue."""
 
     def reopen(self, address: Address, move: str) -> None:
-        """Let everybody at the queue again, if this move shut it; one that was retired is forgotten."""
+        """Let everybody at the queue again, and let the move be over; a queue that was retired is forgotten."""
 
     def discard(self, address: Address, move: str) -> None:
         """Drop the queue if this move shut it."""

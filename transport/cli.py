@@ -7,129 +7,46 @@ wait for what only a server needs.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
 import queues
-from queues.errors import HermodError, Invalid
+from transport.cli_pools import flavor, pool
+from transport.cli_start import SERVER_FLAGS, Commands, flags, load_settings, opened, refuse_memory, start
 
 if TYPE_CHECKING:
     from queues.service.tokens import Token
-    from transport.settings import Loaded, Settings
-
-_Command = TypeVar("_Command", bound=Callable[..., Any])
-
-# The flags that stand for settings. The parameter is the dotted key, with two underscores for the dot; the value
-# is checked in the same place as those of the file and the environment.
-_FLAGS: dict[str, Callable[[Any], Any]] = {
-    "config": click.option(
-        "--config", type=click.Path(path_type=Path), metavar="FILE", help="Settings file (HERMOD_CONFIG)."
-    ),
-    "store": click.option("--store", metavar="URI", help="Store (HERMOD_STORE)."),
-    "admin": click.option(
-        "--admin", is_flag=True, default=None, help="Serve the operator's routes too (HERMOD_ADMIN)."
-    ),
-    "bind": click.option(
-        "--bind", "api__bind", metavar="HOST:PORT", help="Address to listen on (HERMOD_API_BIND)."
-    ),
-    "workers": click.option(
-        "--workers", "api__workers", metavar="N", help="Worker processes (HERMOD_API_WORKERS)."
-    ),
-    "threads": click.option(
-        "--threads", "api__threads", metavar="N", help="Threads per worker (HERMOD_API_THREADS)."
-    ),
-}
-_SERVER_FLAGS = ("config", "store", "admin", "bind", "workers", "threads")
 
 
-class _Failure(click.ClickException):
-    """An expected error: on standard error, a line for each thing that is wrong."""
-
-    def show(self, file: IO[Any] | None = None) -> None:
-        for line in self.message.splitlines():
-            click.echo(f"hermod: {line}", file=file, err=True)
-
-
-class _WrongUse(_Failure):
-    exit_code = 2
-
-
-class _Commands(click.Group):
-    def invoke(self, ctx: click.Context) -> object:
-        try:
-            return super().invoke(ctx)
-        except HermodError as error:
-            from transport.settings import SettingsError
-
-            failure = _WrongUse if isinstance(error, SettingsError | Invalid) else _Failure
-            raise failure(str(error)) from error
-
-
-def _flags(*names: str) -> Callable[[_Command], _Command]:
-    """Give a command these of the flags."""
-
-    def decorate(command: _Command) -> _Command:
-        for name in reversed(names):
-            command = _FLAGS[name](command)
-        return command
-
-    return decorate
-
-
-def _load(config: Path | None, **flags: object) -> Loaded:
-    from transport.settings import load
-
-    return load(config, flags={name.replace("__", "."): value for name, value in flags.items()})
-
-
-def _start(config: Path | None, **flags: object) -> Loaded:
-    """Load the settings and set the log up."""
-    from transport import logs
-
-    loaded = _load(config, **flags)
-    logs.configure(loaded.settings.log)
-    return loaded
-
-
-def _refuse_memory(settings: Settings) -> None:
-    from transport.settings import SettingsError
-
-    if settings.in_memory:
-        raise SettingsError(
-            "The memory: store is inside the process that serves; no other process can use it."
-        )
-
-
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(queues.__version__, prog_name="hermod", message="%(prog)s %(version)s")
 def hermod() -> None:
     """Hermod: a reliable, multi-tenant message queue that speaks OpenStack Zaqar v2."""
 
 
 @hermod.command()
-@_flags(*_SERVER_FLAGS)
-def serve(config: Path | None, **flags: object) -> None:
+@flags(*SERVER_FLAGS)
+def serve(config: Path | None, **given: object) -> None:
     """Run everything on this machine: the REST service and the janitor."""
     from transport.settings import check_exposure
     from transport.supervisor import supervise
 
-    loaded = _start(config, **flags)
+    loaded = start(config, **given)
     check_exposure(loaded.settings)
     raise SystemExit(supervise(loaded))
 
 
 @hermod.command()
-@_flags(*_SERVER_FLAGS)
-def api(config: Path | None, **flags: object) -> None:
+@flags(*SERVER_FLAGS)
+def api(config: Path | None, **given: object) -> None:
     """Run the REST service."""
     from transport.settings import check_exposure
 
-    settings = _start(config, **flags).settings
+    settings = start(config, **given).settings
     check_exposure(settings)
     from transport import server
 
@@ -137,11 +54,11 @@ def api(config: Path | None, **flags: object) -> None:
 
 
 @hermod.command()
-@_flags("config", "store")
-def janitor(config: Path | None, **flags: object) -> None:
+@flags("config", "store")
+def janitor(config: Path | None, **given: object) -> None:
     """Run the janitor, which reclaims what has expired."""
-    settings = _start(config, **flags).settings
-    _refuse_memory(settings)
+    settings = start(config, **given).settings
+    refuse_memory(settings)
     from transport.janitor import run
     from transport.wiring import open_service
 
@@ -150,8 +67,8 @@ def janitor(config: Path | None, **flags: object) -> None:
 
 
 @hermod.command()
-@_flags("config", "store", "bind")
-def check(config: Path | None, **flags: object) -> None:
+@flags("config", "store", "bind")
+def check(config: Path | None, **given: object) -> None:
     """Check the settings and the stores, and report what the stores promise.
 
     The exit code is 0 if all is well, 1 if a store cannot be used, 2 if the
@@ -160,15 +77,15 @@ def check(config: Path | None, **flags: object) -> None:
     from transport.settings import check_exposure, hide_password, warnings
     from transport.wiring import open_service
 
-    loaded = _start(config, **flags)
+    loaded = start(config, **given)
     check_exposure(loaded.settings)
     click.echo(f"settings: valid; file: {loaded.file or 'none'}")
     for warning in warnings(loaded.settings):
         click.echo(f"  warning: {warning}")
     click.echo(f"store: {hide_password(loaded.settings.store)}")
     with closing(open_service(loaded.settings)) as service:
-        for name, store in service.router.stores().items():
-            durability = store.durability()
+        for name in service.pools.names():
+            durability = service.pools.driver(name).messages.durability()
             click.echo(f"pool {name or '(default)'}: {durability.driver}")
             for fact, value in durability.facts.items():
                 click.echo(f"  {fact}: {value}")
@@ -177,16 +94,16 @@ def check(config: Path | None, **flags: object) -> None:
 
 
 @hermod.command("config")
-@_flags(*_SERVER_FLAGS)
+@flags(*SERVER_FLAGS)
 @click.option("--toml", is_flag=True, help="Print a settings file with all defaults instead, to start from.")
-def show_config(config: Path | None, *, toml: bool, **flags: object) -> None:
+def show_config(config: Path | None, *, toml: bool, **given: object) -> None:
     """Print every setting in force and where it comes from. Secrets stay hidden."""
     from transport.settings import listing
 
     if toml:
         lines = listing.default_file()
     else:
-        loaded = _load(config, **flags)
+        loaded = load_settings(config, **given)
         lines = listing.effective(loaded.settings, loaded.sources)
     for line in lines:
         click.echo(line)
@@ -217,7 +134,7 @@ def show_config(config: Path | None, *, toml: bool, **flags: object) -> None:
 @click.option(
     "--json", "as_json", is_flag=True, help="Print the JSON document that the REST service answers."
 )
-@_flags("config")
+@flags("config")
 def sign_url(
     queue: str,
     project: str,
@@ -239,7 +156,7 @@ def sign_url(
     from queues.signing import Signer
     from transport import moments
 
-    settings = _load(config).settings
+    settings = load_settings(config).settings
     check_address(Address(project=project, queue=queue))
     now = datetime.now(UTC)
     wish = {
@@ -274,18 +191,15 @@ def token() -> None:
 )
 @click.option("--expires", metavar="WHEN", help="ISO 8601, or such as 3600, 1h, 30d. Default: never.")
 @click.option("--name", default="", help="What the token is for.")
-@_flags("config", "store")
+@flags("config", "store")
 def create_token(
-    project: str, role: str, expires: str | None, name: str, config: Path | None, **flags: object
+    project: str, role: str, expires: str | None, name: str, config: Path | None, **given: object
 ) -> None:
     """Make a token and print it. It cannot be shown again."""
     from queues.models import Role
     from transport import moments
-    from transport.wiring import open_service
 
-    settings = _start(config, **flags).settings
-    _refuse_memory(settings)
-    with closing(open_service(settings)) as service:
+    with opened(config, **given) as service:
         now = datetime.fromtimestamp(service.clock() / 1000, UTC)
         until = None if expires is None else round(moments.parse(expires, now).timestamp() * 1000)
         made, secret = service.tokens.create(project, Role[role.upper()], expires=until, name=name)
@@ -295,29 +209,25 @@ def create_token(
 
 @token.command("list")
 @click.option("--project", help="Only the tokens of this project.")
-@_flags("config", "store")
-def list_tokens(project: str | None, config: Path | None, **flags: object) -> None:
+@flags("config", "store")
+def list_tokens(project: str | None, config: Path | None, **given: object) -> None:
     """List tokens without their secrets: id, role, project, expiry, name."""
-    from transport.wiring import open_service
-
-    settings = _start(config, **flags).settings
-    _refuse_memory(settings)
-    with closing(open_service(settings)) as service:
+    with opened(config, **given) as service:
         for found in service.tokens.list(project):
             click.echo(f"{found.id}  {_describe(found)}")
 
 
 @token.command("revoke")
 @click.argument("token_id", metavar="ID")
-@_flags("config", "store")
-def revoke_token(token_id: str, config: Path | None, **flags: object) -> None:
+@flags("config", "store")
+def revoke_token(token_id: str, config: Path | None, **given: object) -> None:
     """Make the token with this ID worthless at once."""
-    from transport.wiring import open_service
-
-    settings = _start(config, **flags).settings
-    _refuse_memory(settings)
-    with closing(open_service(settings)) as service:
+    with opened(config, **given) as service:
         service.tokens.revoke(token_id)
+
+
+hermod.add_command(pool)
+hermod.add_command(flavor)
 
 
 def _describe(token: Token) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TextIO
 import structlog
 from msgspec import json
 
-from transport.settings.checks import hide_password
+from queues.redaction import hide_password
 
 if TYPE_CHECKING:
     from structlog.typing import EventDict, Processor, WrappedLogger

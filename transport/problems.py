@@ -67,6 +67,12 @@ class UnsupportedMediaType(RequestError):
     code = "unsupported-media-type"
 
 
+class FlavorRefused(RequestError):
+    """The flavor cannot be like that."""
+
+    code = "flavor-refused"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Problem:
     """What a client is told."""
@@ -92,6 +98,7 @@ _TABLE: Mapping[type[HermodError], tuple[int, str]] = {
     errors.Unauthenticated: (401, "Unauthorized"),
     errors.BadSignature: (404, "404 Not Found"),
     errors.Unsealable: (503, "Service temporarily unavailable"),
+    errors.QueueMoved: (503, "Service temporarily unavailable"),
     errors.StoreError: (503, "Service temporarily unavailable"),
     MalformedBody: (400, "Invalid request body"),
     InvalidParameter: (400, "Invalid parameter"),
@@ -100,6 +107,7 @@ _TABLE: Mapping[type[HermodError], tuple[int, str]] = {
     MissingProject: (400, "Project-Id Missing"),
     EmptyProject: (400, "Empty project header not allowed"),
     FormEncoded: (400, "Invalid Content-Type"),
+    FlavorRefused: (400, "Unable to create"),
     UnsupportedMediaType: (415, "415 Unsupported Media Type"),
 }
 

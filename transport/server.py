@@ -6,7 +6,7 @@ import os
 import socket
 import struct
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -15,7 +15,7 @@ from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
 from gunicorn.glogging import Logger  # type: ignore[import-untyped]
 from gunicorn.workers.gthread import ThreadWorker  # type: ignore[import-untyped]
 
-from queues.errors import HermodError
+from queues.errors import HermodError, StoreUnavailable
 from transport.janitor import run_janitor
 
 # Imported before the fork, so that the workers share the memory and start at once.
@@ -105,10 +105,16 @@ class _QuietLogger(Logger):  # type: ignore[misc]
 def run(settings: Settings) -> None:
     """Serve until told to stop; ends in SystemExit, with 1 if anything failed.
 
-    Raises what `open_service` raises if the service cannot be opened, and CannotListen.
+    A store that does not answer is no reason not to start: until it does, requests get
+    503. Raises what `open_service` raises if the service cannot be opened, CannotListen,
+    and StoreUnsupported.
     """
     # One clear error beats one from each worker. Nothing stays open: connections do not survive a fork.
-    open_service(settings).close()
+    with closing(open_service(settings)) as service:
+        try:
+            service.clock()
+        except StoreUnavailable as error:
+            log.warning("the store does not answer yet", reason=str(error))
     _check_free(settings.api.address())
     master = os.getpid()
     try:

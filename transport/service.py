@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from queues.ports import Router
 from queues.service.claims import ClaimService
+from queues.service.dead_letters import DeadLetterService
+from queues.service.flavors import FlavorService
 from queues.service.health import HealthService
 from queues.service.messages import MessageService
+from queues.service.moving import MovingService
+from queues.service.pools import PoolService
 from queues.service.queues import QueueService
 from queues.service.tokens import TokenService
 from queues.signing import Signer
@@ -22,7 +25,10 @@ class Service:
 
     settings: Settings
     access: AccessPolicy
-    router: Router
+    pools: PoolService
+    flavors: FlavorService
+    moving: MovingService
+    dead_letters: DeadLetterService
     queues: QueueService
     topics: QueueService
     messages: MessageService

@@ -6,13 +6,18 @@ from collections.abc import Callable
 
 from queues.ports import Driver
 from queues.sealing import KeyRing
+from queues.service.catalogue import QUEUE, TOPIC, Catalogue, Kind
 from queues.service.claims import ClaimService
+from queues.service.dead_letters import DeadLetterService
+from queues.service.flavors import FlavorService
 from queues.service.health import HealthService
 from queues.service.messages import MessageService
-from queues.service.queues import QUEUE, TOPIC, Kind, QueueService
+from queues.service.moving import MovingService
+from queues.service.pools import PoolService
+from queues.service.queues import QueueService
 from queues.service.tokens import TokenService
 from queues.signing import Signer
-from storage.pooling import OneStore
+from storage.pooling import OpenStores
 from storage.registry import connect
 from transport.access import AccessPolicy
 from transport.service import Service
@@ -28,37 +33,43 @@ def open_service(settings: Settings, *, clock: Callable[[], int] | None = None) 
     Raises StoreError where a store cannot be used, Invalid for keys that are none.
     """
     driver = connect(settings.store, timeout=settings.storage.timeout, clock=clock)
-    return assemble(settings, driver)
+    return assemble(settings, driver, clock=clock)
 
 
-def assemble(settings: Settings, driver: Driver) -> Service:
-    """Build the service over an opened driver."""
-    records, router = driver.records, OneStore(driver.messages)
+def assemble(settings: Settings, driver: Driver, *, clock: Callable[[], int] | None = None) -> Service:
+    """Build the service over an opened driver, which keeps the records."""
+    records, limits, timeout = driver.records, settings.limits, settings.storage.timeout
     keys = KeyRing(settings.encryption.ring())
+    stores = OpenStores(timeout=timeout, clock=clock)
+    cache_age = settings.cache.queue_age
+    pools = PoolService(driver, stores, limits, enabled=settings.pooling, cache_age=cache_age)
+    flavors = FlavorService(records, pools, limits)
 
-    def declared(kind: Kind) -> QueueService:
-        return QueueService(
-            records,
-            router,
-            settings.limits,
-            can_encrypt=bool(settings.encryption.keys),
-            kind=kind,
-            cache_age=settings.cache.queue_age,
-        )
+    def declared(kind: Kind) -> tuple[Catalogue, QueueService]:
+        catalogue = Catalogue(records, pools, limits, kind=kind, cache_age=cache_age, patience=timeout)
+        can_encrypt = bool(settings.encryption.keys)
+        return catalogue, QueueService(catalogue, pools, flavors, limits, can_encrypt=can_encrypt)
 
-    queues = declared(QUEUE)
-    window = settings.idempotency.window
+    def close() -> None:
+        stores.close()
+        driver.close()
+
+    catalogue, queues = declared(QUEUE)
+    dead_letters = DeadLetterService(records, pools, catalogue, queues)
     return Service(
         settings=settings,
         access=AccessPolicy(settings.access),
-        router=router,
+        pools=pools,
+        flavors=flavors,
+        moving=MovingService(records, pools, catalogue, dead_letters),
+        dead_letters=dead_letters,
         queues=queues,
-        topics=declared(TOPIC),
-        messages=MessageService(queues, router, settings.limits, keys, window=window),
-        claims=ClaimService(queues, router, settings.limits, keys),
-        health=HealthService(records, router),
+        topics=declared(TOPIC)[1],
+        messages=MessageService(queues, catalogue, limits, keys, window=settings.idempotency.window),
+        claims=ClaimService(catalogue, dead_letters, limits, keys),
+        health=HealthService(records, pools),
         tokens=TokenService(records, driver.messages.clock),
         signer=Signer(settings.signed_url.signing_keys()),
         clock=driver.messages.clock,
-        close=driver.close,
+        close=close,
     )

@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 
 from queues.errors import Unsealable
 from queues.limits import DEFAULT_PAGE, MIN_TTL, Limits, check_range
-from queues.models import Address, Claim, Lease
-from queues.ports import Router
+from queues.models import Address, Claim, Claimed, DeadLetter, Lease
 from queues.sealing import KeyRing
-from queues.service.queues import QueueService
+from queues.service.catalogue import Catalogue, Place
+from queues.service.dead_letters import DeadLetterService
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,9 +23,11 @@ class SeenClaim:
 class ClaimService:
     """Creates, reads, renews and releases claims."""
 
-    def __init__(self, queues: QueueService, router: Router, limits: Limits, keys: KeyRing) -> None:
-        self._queues = queues
-        self._router = router
+    def __init__(
+        self, catalogue: Catalogue, dead_letters: DeadLetterService, limits: Limits, keys: KeyRing
+    ) -> None:
+        self._catalogue = catalogue
+        self._dead_letters = dead_letters
         self._limits = limits
         self._keys = keys
 
@@ -48,19 +50,22 @@ class ClaimService:
         maximum = self._limits.max_messages_per_claim_or_pop
         limit = min(DEFAULT_PAGE, maximum) if limit is None else limit
         check_range("limit", limit, 1, maximum)
-        dead_letter = self._queues.known(address).policy.dead_letter
-        lease = replace(self._lease(ttl, grace), limit=limit, dead_letter=dead_letter)
-        store = self._router.store(address)
-        now = store.clock()
-        claimed = store.claim(address, lease, now=now)
-        if claimed.dead_lettered and dead_letter is not None:
-            self._queues.ensure(dead_letter.address)
+        terms = replace(self._lease(ttl, grace), limit=limit)
+
+        def step(place: Place) -> tuple[Place, DeadLetter | None, Claimed]:
+            letter = self._dead_letters.way(address, place)
+            lease = replace(terms, dead_letter=letter)
+            return place, letter, place.store.claim(address, lease, now=place.now)
+
+        place, letter, claimed = self._catalogue.at(address, step)
+        if claimed.dead_lettered and letter is not None:
+            self._dead_letters.deliver(address, letter, place.pool)
         if claimed.claim is None:
             return None
         try:
-            return self._seen(address, claimed.claim, now)
+            return self._seen(address, claimed.claim, place.now)
         except Unsealable:
-            store.release(address, claimed.claim.id, now=now)  # for somebody who has the key
+            self.release(address, claimed.claim.id)  # for somebody who has the key
             raise
 
     def read(self, address: Address, claim_id: str) -> SeenClaim:
@@ -68,9 +73,11 @@ class ClaimService:
 
         Raises ClaimNotFound.
         """
-        store = self._router.store(address)
-        now = store.clock()
-        return self._seen(address, store.read_claim(address, claim_id, now=now), now)
+        claim, now = self._catalogue.at(
+            address,
+            lambda place: (place.store.read_claim(address, claim_id, now=place.now), place.now),
+        )
+        return self._seen(address, claim, now)
 
     def renew(
         self, address: Address, claim_id: str, *, ttl: int | None = None, grace: int | None = None
@@ -80,13 +87,11 @@ class ClaimService:
         Raises Invalid for a value out of range, ClaimNotFound.
         """
         lease = self._lease(ttl, grace)
-        store = self._router.store(address)
-        store.renew(address, claim_id, lease, now=store.clock())
+        self._catalogue.at(address, lambda place: place.store.renew(address, claim_id, lease, now=place.now))
 
     def release(self, address: Address, claim_id: str) -> None:
         """End a claim, if it lives; its messages are free at once."""
-        store = self._router.store(address)
-        store.release(address, claim_id, now=store.clock())
+        self._catalogue.at(address, lambda place: place.store.release(address, claim_id, now=place.now))
 
     def _lease(self, ttl: int | None, grace: int | None) -> Lease:
         limits = self._limits

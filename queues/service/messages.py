@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
-from queues.errors import Invalid, QueueNotFound, Unsealable
+from queues.errors import Invalid, Unsealable
 from queues.limits import DEFAULT_PAGE, MIN_TTL, Limits, check_idempotency_key, check_range
 from queues.metadata import QueuePolicy
 from queues.models import Address, Caller, Lease, Message, NewMessage, Once, Posted, Selection
-from queues.ports import Router
 from queues.sealing import KeyRing
+from queues.service.catalogue import Catalogue, Place
 from queues.service.queues import QueueService
 
 
@@ -39,17 +39,17 @@ class MessageService:
     """
 
     def __init__(
-        self, queues: QueueService, router: Router, limits: Limits, keys: KeyRing, *, window: int
+        self, queues: QueueService, catalogue: Catalogue, limits: Limits, keys: KeyRing, *, window: int
     ) -> None:
         self._queues = queues
-        self._router = router
+        self._catalogue = catalogue
         self._limits = limits
         self._keys = keys
         self._window = window
 
     def max_post_size(self, address: Address) -> int:
         """Return how many bytes a post to this queue may have."""
-        return self._queues.known(address).policy.max_post_size
+        return self._catalogue.known(address).policy.max_post_size
 
     def post(
         self, caller: Caller, address: Address, drafts: Sequence[Draft], *, key: str | None = None
@@ -64,20 +64,10 @@ class MessageService:
         """
         if not drafts:
             raise Invalid("There must be at least one message.")
-        known = self._queues.known(address)
+        known = self._catalogue.known(address)
         messages = [self._accept(caller, draft, known.policy) for draft in drafts]
         once = None if key is None else self._once(key, drafts)
-        store = self._router.store(address)
-        now = store.clock()
-        if known.exists:
-            try:
-                return store.post(address, messages, now=now, once=once)
-            except QueueNotFound:
-                pass  # nothing was posted since it was declared, or it was deleted a moment ago
-        self._queues.ensure(address)
-        posted = store.post(address, messages, now=now, once=once, create=True)
-        self._queues.ensure(address)  # somebody may have deleted it in between
-        return posted
+        return self._queues.append(address, messages, once=once)
 
     def list(
         self,
@@ -104,11 +94,9 @@ class MessageService:
             limit=limit,
             hide_client=None if echo else caller.client_id,
             include_claimed=include_claimed,
-            include_delayed=include_delayed or not self._queues.known(address).policy.message_delay,
+            include_delayed=include_delayed or not self._catalogue.known(address).policy.message_delay,
         )
-        store = self._router.store(address)
-        now = store.clock()
-        return self._page(address, store.list(address, selection, now=now), now)
+        return self._page(address, lambda place: place.store.list(address, selection, now=place.now))
 
     def get(self, address: Address, ids: Collection[str]) -> Page:
         """Return those of the messages that exist, in queue order.
@@ -116,17 +104,17 @@ class MessageService:
         Raises Invalid for too many ids.
         """
         self._check_ids(ids)
-        store = self._router.store(address)
-        now = store.clock()
-        return self._page(address, store.get(address, ids, now=now), now)
+        return self._page(address, lambda place: place.store.get(address, ids, now=place.now))
 
     def delete(self, address: Address, message_id: str, *, claim_id: str | None = None) -> None:
         """Delete one message, if it exists.
 
         Raises MessageClaimed, ClaimNotHeld.
         """
-        store = self._router.store(address)
-        store.delete(address, message_id, now=store.clock(), claim_id=claim_id)
+        self._catalogue.at(
+            address,
+            lambda place: place.store.delete(address, message_id, now=place.now, claim_id=claim_id),
+        )
 
     def delete_many(
         self, address: Address, ids: Collection[str], *, claim_ids: Collection[str] | None = None
@@ -136,8 +124,10 @@ class MessageService:
         Raises Invalid for too many ids, MessageClaimed.
         """
         self._check_ids(ids)
-        store = self._router.store(address)
-        store.delete_many(address, ids, now=store.clock(), claim_ids=claim_ids)
+        self._catalogue.at(
+            address,
+            lambda place: place.store.delete_many(address, ids, now=place.now, claim_ids=claim_ids),
+        )
 
     def pop(self, address: Address, limit: int) -> Page:
         """Remove and return the first messages that could be claimed.
@@ -145,19 +135,21 @@ class MessageService:
         Raises Invalid for a limit out of range.
         """
         check_range("pop", limit, 1, self._limits.max_messages_per_claim_or_pop)
-        store = self._router.store(address)
-        now = store.clock()
-        popped = store.pop(address, limit, now=now)
-        if popped.messages or not popped.sealed_next:
-            return Page(messages=popped.messages, now=now)
-        return Page(messages=self._pop_sealed(address, limit, now), now=now)
 
-    def _pop_sealed(self, address: Address, limit: int, now: int) -> Sequence[Message]:
+        def step(place: Place) -> Page:
+            popped = place.store.pop(address, limit, now=place.now)
+            if popped.messages or not popped.sealed_next:
+                return Page(messages=popped.messages, now=place.now)
+            return Page(messages=self._pop_sealed(address, limit, place), now=place.now)
+
+        return self._catalogue.at(address, step)
+
+    def _pop_sealed(self, address: Address, limit: int, place: Place) -> Sequence[Message]:
         """Pop what begins with an encrypted message: lease it, decrypt it, and only then delete it.
 
         Raises Unsealable; what cannot be decrypted stays.
         """
-        store = self._router.store(address)
+        store, now = place.store, place.now
         claim = store.claim(address, Lease(ttl=MIN_TTL, grace=MIN_TTL, limit=limit), now=now).claim
         if claim is None:
             return []
@@ -192,5 +184,6 @@ class MessageService:
     def _check_ids(self, ids: Collection[str]) -> None:
         check_range("number of ids", len(ids), 1, self._limits.max_messages_per_page)
 
-    def _page(self, address: Address, messages: Sequence[Message], now: int) -> Page:
+    def _page(self, address: Address, read: Callable[[Place], Sequence[Message]]) -> Page:
+        messages, now = self._catalogue.at(address, lambda place: (read(place), place.now))
         return Page(messages=self._keys.reveal(address.project, messages), now=now)

@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import json
-import time
-from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from threading import Lock
+from functools import partial
 
-from queues.errors import ConcurrentChange, Invalid, InvalidChange, QueueNotFound
+from queues.errors import ConcurrentChange, FlavorNotFound, Invalid, InvalidChange, NoPool, QueueNotFound
 from queues.limits import DEFAULT_PAGE, Limits, check_range
-from queues.metadata import (
-    TOPIC_ATTRIBUTES,
-    QueuePolicy,
-    apply_changes,
-    parse_changes,
-    policy_of,
-    validate,
-    with_defaults,
-)
-from queues.models import Address, Json, JsonObject, Queue, Record, Stats
-from queues.ports import RecordStore, Router
+from queues.metadata import apply_changes, parse_changes, validate, with_defaults
+from queues.models import Address, Json, JsonObject, NewMessage, Once, Posted, Queue, Record, Stats
+from queues.service.catalogue import Catalogue, Place, queue_of
+from queues.service.flavors import FlavorService
+from queues.service.pools import PoolService
 
 _SCAN = 500  # records read at once while filtering
 _ATTEMPTS = 10  # to change a record that others keep changing
@@ -37,71 +29,82 @@ class Listing:
     metadata: Mapping[str, str] | None = None  # only queues whose stored metadata have these values
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Known:
-    """What a post has to know of a queue, a moment old at most."""
-
-    exists: bool  # whether it was declared
-    policy: QueuePolicy  # its limits and defaults
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Kind:
-    """What there is two of: queues, and topics, which are declared and described in the same way."""
-
-    record: str  # the kind of record that describes one
-    attributes: Collection[str] | None = None  # the reserved ones that it shows; None for all
-    prefix: str = ""  # of its name in the message store, out of the way of the other kind's
-
-
-QUEUE = Kind(record="queue")
-TOPIC = Kind(record="topic", attributes=TOPIC_ATTRIBUTES, prefix="topic:")
-
-
 class QueueService:
-    """Declares, describes, lists and removes queues, or topics.
-
-    `cache_age` (seconds) is how old the limits and defaults may be that a post or
-    a claim goes by; nothing else is ever answered from memory.
-    """
+    """Declares, describes, lists and removes queues, or topics, as the kind of the catalogue has it."""
 
     def __init__(
         self,
-        records: RecordStore,
-        router: Router,
+        catalogue: Catalogue,
+        pools: PoolService,
+        flavors: FlavorService,
         limits: Limits,
         *,
         can_encrypt: bool,
-        kind: Kind = QUEUE,
-        cache_age: float = 1.0,
-        timer: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._records = records
-        self._router = router
+        self._catalogue = catalogue
+        self._pools = pools
+        self._flavors = flavors
         self._limits = limits
         self._can_encrypt = can_encrypt
-        self._kind = kind
-        self._known = _RecentlyKnown(cache_age, timer)
 
     def create(self, address: Address, metadata: JsonObject) -> bool:
         """Declare a queue; false, and nothing changed, if it exists.
 
-        Raises Invalid for reserved attributes that break the rules.
+        Raises Invalid for reserved attributes that break the rules and for a flavor
+        that the project has not, or whose pools take no queue; NoPool.
         """
         self._check(metadata)
-        created = self._records.insert(self._record(Queue(address=address, metadata=metadata)))
-        self._known.forget(address)
-        return created
+        if self._catalogue.find(address) is not None:
+            return False
+        flavor = self._flavor(metadata)
+        if flavor is not None:
+            try:
+                self._flavors.check(address.project, flavor)
+                self._pools.choose(flavor)
+            except (FlavorNotFound, NoPool) as error:
+                raise Invalid(f"The attribute _flavor is not acceptable: {error}") from error
+        return self._declare(Queue(address=address, metadata=metadata), lambda: self._pools.choose(flavor))
 
-    def ensure(self, address: Address) -> None:
-        """Declare a queue without metadata unless it exists."""
-        if self.find(address) is None:
-            self.create(address, {})
+    def ensure(self, address: Address, *, beside: str = "") -> Queue:
+        """Declare a queue without metadata unless it exists; return it.
+
+        It goes to the pool `beside` if that takes queues.
+        """
+        while True:
+            queue = self._catalogue.find(address)
+            if queue is not None:
+                return queue
+            self._declare(Queue(address=address, metadata={}), partial(self._choose, beside))
+
+    def append(
+        self, address: Address, messages: Sequence[NewMessage], *, once: Once | None = None, beside: str = ""
+    ) -> Posted:
+        """Store messages, and declare the queue if it is new: in the pool `beside` if that takes queues.
+
+        Raises KeyReused.
+        """
+        if self._catalogue.known(address).exists:
+            try:
+                return self._catalogue.at(
+                    address, lambda place: place.store.post(address, messages, now=place.now, once=once)
+                )
+            except QueueNotFound:
+                pass  # nothing was posted since it was declared, or it was deleted a moment ago
+        while True:
+            self.ensure(address, beside=beside)
+
+            def post(place: Place) -> tuple[str, Posted]:
+                posted = place.store.post(address, messages, now=place.now, once=once, create=True)
+                return place.pool, posted
+
+            pool, posted = self._catalogue.at(address, post)
+            # Somebody may have deleted it in between, and it may be elsewhere now.
+            if self.ensure(address, beside=pool).pool == pool:
+                return posted
 
     def find(self, address: Address) -> Queue | None:
         """Return a queue as declared, or None."""
-        record = self._records.fetch(self._kind.record, address.project, address.queue)
-        return None if record is None else _queue(record)
+        return self._catalogue.find(address)
 
     def metadata(self, address: Address) -> JsonObject:
         """Return the metadata with the reserved defaults; those of a missing queue are the defaults."""
@@ -110,24 +113,15 @@ class QueueService:
 
     def complete(self, metadata: JsonObject) -> JsonObject:
         """Fill in the reserved defaults."""
-        return with_defaults(metadata, self._limits, attributes=self._kind.attributes)
-
-    def known(self, address: Address) -> Known:
-        """Return what a post or claim goes by, `cache_age` old at most."""
-        known = self._known.get(address)
-        if known is None:
-            queue = self.find(address)
-            metadata = {} if queue is None else queue.metadata
-            policy = policy_of(address, metadata, self._limits)
-            known = Known(exists=queue is not None, policy=policy)
-            self._known.put(address, known)
-        return known
+        return with_defaults(metadata, self._limits, attributes=self._catalogue.kind.attributes)
 
     def update(self, address: Address, changes: Json) -> JsonObject:
         """Apply a JSON patch to the metadata, all or nothing; return the result with defaults.
 
+        A queue that asks for another flavor is moved to one of its pools, in a while.
+
         Raises InvalidChange for a malformed patch or a result that breaks the
-        rules, QueueNotFound, MissingKey, ConcurrentChange.
+        rules, QueueNotFound, FlavorNotFound, MissingKey, ConcurrentChange.
         """
         try:
             parsed = parse_changes(changes)
@@ -143,16 +137,29 @@ class QueueService:
                 self._check_size(metadata)
             except Invalid as error:
                 raise InvalidChange(str(error)) from error
-            if self._records.replace(self._record(replace(queue, metadata=metadata))):
-                self._known.forget(address)
+            asks = self._placed and any(change.key == "_flavor" for change in parsed)
+            if asks and (flavor := self._flavor(metadata)) is not None:
+                self._flavors.check(address.project, flavor)
+            if self._catalogue.replace(replace(queue, metadata=metadata)):
+                if asks:
+                    self._catalogue.ask_to_move(address)
                 return self.complete(metadata)
         raise ConcurrentChange
 
     def delete(self, address: Address) -> None:
         """Remove a queue with its messages and claims, if it exists."""
-        self._records.remove(self._kind.record, address.project, address.queue)
-        self._router.store(address).drop(self._stored(address))
-        self._known.forget(address)
+        while True:
+            queue = self._catalogue.find(address)
+            if queue is None:
+                self._drop(address, "")  # what a failed deletion may have left
+                return
+            resident = self._catalogue.resident(queue.pool, address)
+            if self._catalogue.remove(queue):
+                break
+        self._drop(address, queue.pool)
+        if queue.move is not None:
+            self._drop(address, queue.move.to)
+        self._catalogue.leave(resident)
 
     def list(self, project: str, listing: Listing) -> Sequence[Queue]:
         """Return a page of the project's queues by name.
@@ -171,31 +178,44 @@ class QueueService:
 
     def count(self, project: str) -> int:
         """Count the project's queues."""
-        return self._records.count(self._kind.record, project)
+        return self._catalogue.records.count(self._catalogue.kind.record, project)
 
     def stats(self, address: Address) -> tuple[Stats, int]:
         """Count a queue's messages; return that and the time (ms) it was at."""
-        store = self._router.store(address)
-        now = store.clock()
-        return store.stats(self._stored(address), now=now), now
+        stored = self._catalogue.stored(address)
+        return self._catalogue.at(
+            address, lambda place: (place.store.stats(stored, now=place.now), place.now)
+        )
 
     def purge(self, address: Address) -> None:
         """Remove all messages and claims; the queue and its metadata stay."""
-        store = self._router.store(address)
-        store.purge(self._stored(address), now=store.clock())
+        stored = self._catalogue.stored(address)
+        self._catalogue.at(address, lambda place: place.store.purge(stored, now=place.now))
 
-    def _stored(self, address: Address) -> Address:
-        """Return the address in the message store."""
-        return replace(address, queue=self._kind.prefix + address.queue) if self._kind.prefix else address
+    def _declare(self, queue: Queue, choose: Callable[[], str]) -> bool:
+        """Store a new queue's record; false if there is one of its name."""
+        if not self._catalogue.kind.placed:
+            return self._catalogue.insert(queue)
+        while True:
+            pool = choose()
+            self._catalogue.enter(pool, queue.address)
+            # Who removes a pool looks for residents once nobody can choose it any more.
+            if self._pools.accepts(pool):
+                return self._catalogue.insert(replace(queue, pool=pool))
 
-    def _record(self, queue: Queue) -> Record:
-        return Record(
-            kind=self._kind.record,
-            scope=queue.address.project,
-            name=queue.address.queue,
-            data={"metadata": queue.metadata},
-            revision=queue.revision,
-        )
+    def _drop(self, address: Address, pool: str) -> None:
+        self._pools.driver(pool).messages.drop(self._catalogue.stored(address))
+
+    def _choose(self, beside: str) -> str:
+        return beside if beside and self._pools.accepts(beside) else self._pools.choose()
+
+    @property
+    def _placed(self) -> bool:
+        return self._pools.enabled and self._catalogue.kind.placed
+
+    def _flavor(self, metadata: JsonObject) -> str | None:
+        """Return the flavor that metadata ask for, where there are any."""
+        return (metadata.get("_flavor") or None) if self._placed else None
 
     def _check(self, metadata: JsonObject) -> None:
         validate(metadata, self._limits)
@@ -212,48 +232,15 @@ class QueueService:
         size = _SCAN if listing.name or listing.metadata else limit
         after = listing.marker
         while True:
-            records = self._records.scan(self._kind.record, project, after=after, limit=size)
+            records = self._catalogue.records.scan(
+                self._catalogue.kind.record, project, after=after, limit=size
+            )
             for record in records:
                 if _matches(record, listing):
-                    yield _queue(record)
+                    yield queue_of(record)
             if len(records) < size:
                 return
             after = records[-1].name
-
-
-class _RecentlyKnown:
-    """A small memory of `Known`, each entry dropped at a certain age."""
-
-    _SIZE = 10_000
-
-    def __init__(self, age: float, timer: Callable[[], float]) -> None:
-        self._age = age
-        self._timer = timer
-        self._entries: OrderedDict[Address, tuple[float, Known]] = OrderedDict()
-        self._lock = Lock()
-
-    def get(self, address: Address) -> Known | None:
-        entry = self._entries.get(address)
-        return entry[1] if entry and entry[0] > self._timer() else None
-
-    def put(self, address: Address, known: Known) -> None:
-        with self._lock:
-            self._entries.pop(address, None)
-            self._entries[address] = (self._timer() + self._age, known)
-            if len(self._entries) > self._SIZE:
-                self._entries.popitem(last=False)
-
-    def forget(self, address: Address) -> None:
-        with self._lock:
-            self._entries.pop(address, None)
-
-
-def _queue(record: Record) -> Queue:
-    return Queue(
-        address=Address(project=record.scope, queue=record.name),
-        metadata=record.data["metadata"],
-        revision=record.revision,
-    )
 
 
 def _matches(record: Record, listing: Listing) -> bool:

@@ -4,8 +4,8 @@
 the values, `listing` shows them, `advice` thinks them over. `Settings()` is every default and reads nothing.
 """
 
+from queues.redaction import hide_password
 from transport.settings.advice import SettingsError, check_exposure, warnings
-from transport.settings.checks import hide_password
 from transport.settings.model import (
     ApiSettings,
     CacheSettings,

@@ -26,15 +26,6 @@ _ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/\s]+").fullmatch
 _KEY_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}").fullmatch
 
 
-def hide_password(uri: str) -> str:
-    """Return the URI with a password in front of its host replaced by asterisks.
-
-    A password that nobody percent-encoded can contain anything, so everything
-    up to the last at sign goes: rather too much than too little.
-    """
-    return re.sub(r"(://[^:@/]*:).*@", r"\1***@", uri, flags=re.DOTALL)
-
-
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return the known word that looks most like this one."""
     return difflib.get_close_matches(word, list(known), n=1, cutoff=0.0)[0]

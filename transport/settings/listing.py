@@ -10,7 +10,7 @@ from itertools import groupby
 from pydantic import SecretStr
 
 from queues.models import Role
-from transport.settings.checks import hide_password
+from queues.redaction import hide_password
 from transport.settings.keys import KEYS, SECTIONS, Key
 from transport.settings.model import Settings
 

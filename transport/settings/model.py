@@ -230,6 +230,11 @@ class Settings(Section):
         default=False,
         description="Whether the operator's routes, such as /v2/health, are served.",
     )
+    pooling: bool = Field(
+        default=False,
+        description="Whether queues live in pools, which `hermod pool add` registers; the store then keeps what"
+        " describes them, and the queues themselves only as long as there is no pool.",
+    )
     allow_unauthenticated: bool = Field(
         default=False,
         description="Whether auth_strategy none is accepted on an address that other machines can reach."

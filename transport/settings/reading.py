@@ -13,8 +13,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from queues.redaction import hide_password
 from transport.settings.advice import SettingsError
-from transport.settings.checks import hide_password, nearest
+from transport.settings.checks import nearest
 from transport.settings.keys import KEYS, SECTIONS, Key, Kind
 from transport.settings.model import Settings
 

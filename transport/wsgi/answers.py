@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -12,10 +12,13 @@ import msgspec
 
 from queues.checksum import checksum
 from queues.errors import MessageNotFound
-from queues.models import Json, JsonObject, Landmark, Message, Posted
+from queues.models import Json, JsonObject, Landmark, Message, Pool, Posted
+from queues.redaction import hide_password
 from queues.service.claims import SeenClaim
+from queues.service.flavors import Flavor
 from queues.service.health import StoreHealth
 from queues.service.messages import Page
+from queues.service.moving import Drain
 from queues.signing import SignedUrl
 from transport.operations.queues import QueuePage, SeenStats
 from transport.problems import Problem, problem_of
@@ -189,24 +192,112 @@ def claim(request: RestRequest, response: falcon.Response, seen: SeenClaim) -> N
     )
 
 
-def health(_request: RestRequest, response: falcon.Response, report: dict[str, StoreHealth]) -> None:
-    """Answer how the store is."""
-    (store,) = report.values()
+def health(request: RestRequest, response: falcon.Response, report: dict[str, StoreHealth]) -> None:
+    """Answer how the stores are: by pool, where there are pools."""
+    documents = {name: _health(store) for name, store in report.items()}
+    if "" in documents and not request.service.pools.enabled:
+        document(response, documents[""])
+    else:
+        named = {name or "(default)": value for name, value in documents.items()}
+        document(response, {"catalog_reachable": True, **named})
+
+
+def pool_page(request: RestRequest, response: falcon.Response, pools: Sequence[Pool]) -> None:
+    """Answer a page of pools."""
+    detailed = request.boolean("detailed")
+    links = _next_page("/v2/pools", _paging(request), pools[-1].name if pools else None)
+    document(response, {"links": links, "pools": [_pool(pool, detailed=detailed) for pool in pools]})
+    response.set_header("Content-Location", request.http.relative_uri)
+
+
+def pool(request: RestRequest, response: falcon.Response, found: Pool) -> None:
+    """Answer a pool."""
+    document(response, _pool(found, detailed=request.http.method == "GET" and request.boolean("detailed")))
+
+
+def created(request: RestRequest, response: falcon.Response, _value: object) -> None:
+    """Answer that it is there now, at this path."""
+    response.status = 201
+    response.set_header("Location", request.http.path)
+
+
+def drain(_request: RestRequest, response: falcon.Response, found: Drain) -> None:
+    """Answer how far the drain of a pool has come."""
     document(
         response,
         {
-            "storage_reachable": store.reachable,
-            "operation_status": {
-                name: {"succeeded": trial.succeeded, "seconds": trial.seconds, "ref": trial.ref}
-                for name, trial in store.trials.items()
-            },
-            "message_volume": {
-                "free": store.volume.free,
-                "claimed": store.volume.claimed,
-                "total": store.volume.total,
-            },
+            "pool": found.pool,
+            "active": found.active,
+            "queues_left": found.left,
+            "queues_moved": found.queues,
+            "messages_moved": found.messages,
+            "messages_per_second": round(found.rate, 1),
+            "problem": found.problem,
         },
     )
+
+
+def drain_begun(request: RestRequest, response: falcon.Response, found: Drain) -> None:
+    """Answer that the drain of a pool goes on by itself."""
+    drain(request, response, found)
+    response.status = 202
+
+
+def flavor_page(request: RestRequest, response: falcon.Response, flavors: Sequence[Flavor]) -> None:
+    """Answer a page of flavors."""
+    links = _next_page("/v2/flavors", _paging(request), flavors[-1].name if flavors else None)
+    document(response, {"links": links, "flavors": [_flavor(found) for found in flavors]})
+
+
+def flavor(_request: RestRequest, response: falcon.Response, found: Flavor) -> None:
+    """Answer a flavor."""
+    document(response, _flavor(found))
+
+
+def _paging(request: RestRequest) -> dict[str, Any]:
+    kept: dict[str, Any] = {}
+    if limit := request.text("limit"):
+        kept["limit"] = limit
+    if request.text("detailed"):
+        kept["detailed"] = str(request.boolean("detailed")).lower()
+    return kept
+
+
+def _pool(pool: Pool, *, detailed: bool) -> JsonObject:
+    shown: JsonObject = {
+        "href": f"/v2/pools/{pool.name}",
+        "name": pool.name,
+        "uri": hide_password(pool.uri),
+        "weight": pool.weight,
+        "flavor": pool.flavor,
+    }
+    if detailed:
+        shown["options"] = pool.options
+    return shown
+
+
+def _flavor(flavor: Flavor) -> JsonObject:
+    shown: JsonObject = {"name": flavor.name, "href": f"/v2/flavors/{flavor.name}"}
+    if flavor.pools:
+        shown["pool_list"] = flavor.pools
+    if flavor.capabilities is not None:
+        shown["capabilities"] = flavor.capabilities
+    return shown
+
+
+def _health(store: StoreHealth) -> JsonObject:
+    return {
+        "storage_reachable": store.reachable,
+        "operation_status": {
+            name: {"succeeded": trial.succeeded, "seconds": trial.seconds, "ref": trial.ref}
+            for name, trial in store.trials.items()
+        },
+        "message_volume": {
+            "free": store.volume.free,
+            "claimed": store.volume.claimed,
+            "total": store.volume.total,
+        },
+    }
 
 
 def _messages(request: RestRequest, messages: Iterable[Message], now: int) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from transport.wsgi import answers
 from transport.wsgi.gate import Gate
 from transport.wsgi.home import VERSIONS, home
 from transport.wsgi.request import RestRequest
-from transport.wsgi.routes import ADMIN_ROUTES, ROUTES, ByIds, Choice
+from transport.wsgi.routes import ByIds, Choice, routes
 
 _EXPOSED_HEADERS = (
     "X-Auth-Token",
@@ -36,10 +36,10 @@ def create_app(service: Service) -> falcon.App[falcon.Request, falcon.Response]:
     app.add_error_handler(HermodError, _answer_error)
     for path in ("/", "/v2"):
         app.add_route(path, _Document(VERSIONS, status=300))
-    home_document = home(admin=service.settings.admin)
+    home_document = home(admin=service.settings.admin, pooling=service.settings.pooling)
     app.add_route("/v2/", _Document(home_document, media_type="application/json-home", max_age=86400))
-    routes = {**ROUTES, **ADMIN_ROUTES} if service.settings.admin else ROUTES
-    for path, methods in routes.items():
+    settings = service.settings
+    for path, methods in routes(admin=settings.admin, pooling=settings.pooling).items():
         app.add_route(path, _Resource(service, methods))
     return app
 

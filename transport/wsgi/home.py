@@ -24,7 +24,7 @@ VERSIONS: JsonObject = {
 _QUEUE = "/v2/queues/{queue_name}"
 
 
-def home(*, admin: bool) -> JsonObject:
+def home(*, admin: bool, pooling: bool) -> JsonObject:
     """Return the JSON home document, with the operator's resources if they are served."""
     resources = {
         "rel/queues": _entry(
@@ -71,11 +71,27 @@ def home(*, admin: bool) -> JsonObject:
     }
     if admin:
         resources["rel/health"] = {"href": "/v2/health", "hints": _hints("GET")}
+    if admin and pooling:
+        resources |= {**_operators("pool"), **_operators("flavor")}
     return {"resources": resources}
 
 
 def _claim(method: str) -> JsonObject:
     return _entry(f"{_QUEUE}/claims/{{claim_id}}", method, queue_name="queue_name", claim_id="claim_id")
+
+
+def _operators(noun: str) -> JsonObject:
+    """Return the entries of pools or of flavors."""
+    listing = _entry(
+        f"/v2/{noun}s{{?detailed,limit,marker}}",
+        "GET",
+        detailed="detailed",
+        limit=f"{noun}_limit",
+        marker="marker",
+    )
+    methods, name = "GET PUT PATCH DELETE", {f"{noun}_name": f"{noun}_name"}
+    item = _entry(f"/v2/{noun}s/{{{noun}_name}}", methods, **name)
+    return {f"rel/{noun}s": listing, f"rel/{noun}": item}
 
 
 def _entry(template: str, methods: str, **variables: str) -> JsonObject:

@@ -21,6 +21,20 @@ from transport.schemas.messages import (
     MessagePost,
     MessageRef,
 )
+from transport.schemas.pools import (
+    FlavorCreate,
+    FlavorPools,
+    FlavorRef,
+    FlavorTerms,
+    FlavorUpdate,
+    Listing,
+    PoolChange,
+    PoolCreate,
+    PoolGet,
+    PoolRef,
+    PoolTerms,
+    PoolUpdate,
+)
 from transport.schemas.queues import (
     PurgeScope,
     QueueCreate,
@@ -39,6 +53,10 @@ _ANY = msgspec.json.Decoder(Any)
 _PURGE = msgspec.json.Decoder(PurgeScope)
 _MESSAGES = msgspec.json.Decoder(DraftMessages)
 _WISH = msgspec.json.Decoder(ClaimWish)
+_POOL = msgspec.json.Decoder(PoolTerms)
+_POOL_CHANGE = msgspec.json.Decoder(PoolChange)
+_FLAVOR = msgspec.json.Decoder(FlavorTerms)
+_FLAVOR_POOLS = msgspec.json.Decoder(FlavorPools)
 _TERMS = msgspec.json.Decoder(ClaimTerms)
 
 _NOT_FILTERS = {"marker", "limit", "detailed", "with_count", "name"}
@@ -182,3 +200,47 @@ def claim_update(request: RestRequest) -> ClaimUpdate:
         ttl=terms.ttl,
         grace=terms.grace,
     )
+
+
+def listing(request: RestRequest) -> Listing:
+    """Read a listing of pools or flavors."""
+    return Listing(
+        marker=request.text("marker"),
+        limit=request.integer("limit"),
+        detailed=request.boolean("detailed"),
+    )
+
+
+def pool_ref(request: RestRequest) -> PoolRef:
+    """Read which pool."""
+    return PoolRef(pool_name=request.path["pool_name"])
+
+
+def pool_get(request: RestRequest) -> PoolGet:
+    """Read which pool, and how much of it."""
+    return PoolGet(pool_name=request.path["pool_name"], detailed=request.boolean("detailed"))
+
+
+def pool_create(request: RestRequest) -> PoolCreate:
+    """Read a pool."""
+    return PoolCreate(pool_name=request.path["pool_name"], terms=request.document(_POOL))
+
+
+def pool_update(request: RestRequest) -> PoolUpdate:
+    """Read a change of a pool."""
+    return PoolUpdate(pool_name=request.path["pool_name"], change=request.document(_POOL_CHANGE))
+
+
+def flavor_ref(request: RestRequest) -> FlavorRef:
+    """Read which flavor."""
+    return FlavorRef(flavor_name=request.path["flavor_name"])
+
+
+def flavor_create(request: RestRequest) -> FlavorCreate:
+    """Read a flavor."""
+    return FlavorCreate(flavor_name=request.path["flavor_name"], terms=request.document(_FLAVOR))
+
+
+def flavor_update(request: RestRequest) -> FlavorUpdate:
+    """Read a change of a flavor."""
+    return FlavorUpdate(flavor_name=request.path["flavor_name"], pools=request.document(_FLAVOR_POOLS))

@@ -94,3 +94,34 @@ ROUTES: Mapping[str, Mapping[str, Choice]] = {
 ADMIN_ROUTES: Mapping[str, Mapping[str, Choice]] = {
     "/v2/health": {"GET": _endpoint("check_node_health", reads.nothing, answers.health)},
 }
+
+_POOL = "/v2/pools/{pool_name}"
+_FLAVOR = "/v2/flavors/{flavor_name}"
+
+#: Served only where the settings `admin` and `pooling` are on.
+POOL_ROUTES: Mapping[str, Mapping[str, Choice]] = {
+    "/v2/pools": {"GET": _endpoint("pool_list", reads.listing, answers.pool_page)},
+    _POOL: {
+        "GET": _endpoint("pool_get", reads.pool_get, answers.pool),
+        "PUT": _endpoint("pool_create", reads.pool_create, answers.created),
+        "PATCH": _endpoint("pool_update", reads.pool_update, answers.pool),
+        "DELETE": _endpoint("pool_delete", reads.pool_ref, answers.no_content),
+    },
+    f"{_POOL}/drain": {
+        "GET": _endpoint("pool_drain_get", reads.pool_ref, answers.drain),
+        "POST": _endpoint("pool_drain", reads.pool_ref, answers.drain_begun),
+        "DELETE": _endpoint("pool_drain_stop", reads.pool_ref, answers.no_content),
+    },
+    "/v2/flavors": {"GET": _endpoint("flavor_list", reads.listing, answers.flavor_page)},
+    _FLAVOR: {
+        "GET": _endpoint("flavor_get", reads.flavor_ref, answers.flavor),
+        "PUT": _endpoint("flavor_create", reads.flavor_create, answers.created),
+        "PATCH": _endpoint("flavor_update", reads.flavor_update, answers.flavor),
+        "DELETE": _endpoint("flavor_delete", reads.flavor_ref, answers.no_content),
+    },
+}
+
+
+def routes(*, admin: bool, pooling: bool) -> Mapping[str, Mapping[str, Choice]]:
+    """Return the routes that a service with these settings serves."""
+    return {**ROUTES, **(ADMIN_ROUTES if admin else {}), **(POOL_ROUTES if admin and pooling else {})}
