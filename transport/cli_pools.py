@@ -113,7 +113,7 @@ def drain_pool(
     """Move the queues of the pool NAME to other pools, and put no new ones there.
 
     Clients go on meanwhile. Without a flag this command takes part in the work and
-    prints a line each second until no queue is left; ended before, the janitor goes on.
+    prints how far it has come until no queue is left; ended before, the janitor goes on.
     """
     with opened(config, **given) as service:
         _enabled(service)
@@ -224,9 +224,12 @@ def _follow(service: Service, name: str) -> None:
     worker = Thread(target=_work, args=(service, stop))
     worker.start()
     try:
+        shown = ""
         while True:
             found = service.moving.progress(name)
-            click.echo(_progress(found))
+            if (line := _progress(found)) != shown:
+                click.echo(line)
+                shown = line
             if not found.active or found.left == 0 or stop.wait(_TICK):
                 return
     finally:

@@ -164,15 +164,18 @@ class Catalogue:
         else:
             time.sleep(_GLANCE)
 
-    def enter(self, pool: str, address: Address) -> None:
-        """Note that a queue lives in a pool, or is about to."""
+    def enter(self, pool: str, address: Address) -> Record | None:
+        """Note that a queue lives in a pool, or is about to; return the note, to leave by."""
+        if not pool:
+            return None
         name = _resident_name(address)
         record = Record(kind=_RESIDENT, scope=pool, name=name, data={"since": self._now()})
-        while pool and not self.records.insert(record):
+        while not self.records.insert(record):
             found = self.records.fetch(_RESIDENT, pool, name)
             # With another revision, nobody who thinks of an earlier queue of this name can remove it.
             if found is not None and self.records.replace(replace(record, revision=found.revision)):
-                return
+                return replace(record, revision=found.revision + 1)
+        return record
 
     def resident(self, pool: str, address: Address) -> Record | None:
         """Return the note that a queue lives in a pool, to leave by; None where there is none."""

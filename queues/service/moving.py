@@ -185,11 +185,9 @@ class MovingService:
         )
         self._records.insert(note)
         resident = self._catalogue.resident(queue.pool, address)
-        self._catalogue.enter(to, address)
+        arrival = self._catalogue.enter(to, address)
         try:
-            if not self._set_out(queue, move):
-                return None
-            messages = self._carry(queue, move, stop)
+            messages = self._carry(queue, move, stop) if self._set_out(queue, move) else None
         except MoveInterrupted:
             messages = None
         except HermodError:
@@ -197,8 +195,7 @@ class MovingService:
                 self._clear(note)
             raise
         self._clear(note)
-        if messages is not None:
-            self._catalogue.leave(resident)
+        self._catalogue.leave(arrival if messages is None else resident)
         return messages
 
     def _begin(self, address: Address, move: Move) -> Queue | None:

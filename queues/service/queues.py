@@ -198,10 +198,16 @@ class QueueService:
             return self._catalogue.insert(queue)
         while True:
             pool = choose()
-            self._catalogue.enter(pool, queue.address)
+            resident = self._catalogue.enter(pool, queue.address)
             # Who removes a pool looks for residents once nobody can choose it any more.
-            if self._pools.accepts(pool):
-                return self._catalogue.insert(replace(queue, pool=pool))
+            if not self._pools.accepts(pool):
+                continue
+            if self._catalogue.insert(replace(queue, pool=pool)):
+                return True
+            faster = self._catalogue.find(queue.address)
+            if faster is not None and faster.pool != pool:
+                self._catalogue.leave(resident)
+            return False
 
     def _drop(self, address: Address, pool: str) -> None:
         self._pools.driver(pool).messages.drop(self._catalogue.stored(address))
