@@ -74,6 +74,14 @@ class Move:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Life:
+    """When a message is there."""
+
+    created: int  # ms; when it was posted
+    expires: int  # ms; when it is gone
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class NewMessage:
     """A message on its way into a store."""
 
@@ -82,7 +90,11 @@ class NewMessage:
     delay: int = 0  # seconds from posting until it can be claimed
     client_id: str = ""  # who posted it
     sealed: bool = False  # whether `body` is encrypted
-    created: int | None = None  # ms; when its life began, if it comes from another queue
+    life: Life | None = None  # goes before `ttl`, where the message comes from another queue
+
+    def life_from(self, now: int) -> Life:
+        """Return when the message is there if it is posted at that time (ms)."""
+        return self.life or Life(created=now, expires=now + self.ttl * 1000)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -310,12 +310,12 @@ class MemoryMessages:
 
 
 def _fresh(new: NewMessage, now: int) -> Message:
-    created = now if new.created is None else new.created
+    life = new.life_from(now)
     return Message(
         id="",
         body=new.body,
-        created=created,
-        expires=created + new.ttl * 1000,
+        created=life.created,
+        expires=life.expires,
         client_id=new.client_id,
         sealed=new.sealed,
     )

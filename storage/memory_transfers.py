@@ -117,10 +117,12 @@ class MemoryTransfers:
     def reopen(self, address: Address, move: str) -> None:
         """Open the queue again; see the port."""
         with self._state.lock:
-            queue = self._shut(address, move)
-            if queue is not None and queue.forgotten is not None:
+            queue = self._state.queues.get(address)
+            if queue is None or queue.move != move:
+                return
+            if queue.forgotten is not None:
                 del self._state.queues[address]
-            elif queue is not None:
+            else:
                 queue.move, queue.shut = None, False
 
     def discard(self, address: Address, move: str) -> None:

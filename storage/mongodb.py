@@ -444,9 +444,8 @@ def _append(work: QueueWork, queue: QueueHeader, message: NewMessage, now: int) 
         queue.only = None
     queue.last += 1
     queue.free += 1
-    created = now if message.created is None else message.created
-    expires, visible = created + message.ttl * 1000, now + message.delay * 1000
-    queue.expect(min(expires, visible) if message.delay else expires)
+    life, visible = message.life_from(now), now + message.delay * 1000
+    queue.expect(min(life.expires, visible) if message.delay else life.expires)
     work.touch(queue, "m", [queue.last])
     work.insert(
         {
@@ -454,8 +453,8 @@ def _append(work: QueueWork, queue: QueueHeader, message: NewMessage, now: int) 
             "pile": queue.pile,
             "seq": queue.last,
             "st": DELAYED if message.delay else READY,
-            "cr": created,
-            "ex": expires,
+            "cr": life.created,
+            "ex": life.expires,
             "vi": visible,
             "cl": message.client_id,
             "se": message.sealed,

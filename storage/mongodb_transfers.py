@@ -165,15 +165,19 @@ class MongoTransfers:
     def reopen(self, address: Address, move: str) -> None:
         """Open the queue again; see the port."""
 
-        def step(work: QueueWork, queue: QueueHeader) -> None:
+        def step(work: QueueWork) -> None:
+            queue = work.header()
+            if queue is None or queue.move != move:
+                return
             if queue.shut == AWAY:
                 drop_queue(work, queue)
                 return
             stop_watching(work, queue)
-            # Whoever comes next finds out what is due.
-            queue.move, queue.shut, queue.due = None, 0, 0
+            if queue.shut:
+                queue.shut, queue.due = 0, 0  # whoever comes next finds out what is due
+            queue.move = None
 
-        self._if_shut(address, move, step)
+        self._writers.write(address, step)
 
     def discard(self, address: Address, move: str) -> None:
         """Drop the queue; see the port."""

@@ -79,12 +79,12 @@ class RedisMessages:
         """Append messages; see the port."""
         rows = [
             (
-                pack_message(message.client_id, born, message.body, sealed=message.sealed),
-                born + message.ttl * 1000,
+                pack_message(message.client_id, life.created, message.body, sealed=message.sealed),
+                life.expires,
                 now + message.delay * 1000 if message.delay else 0,
             )
             for message in messages
-            for born in (now if message.created is None else message.created,)
+            for life in (message.life_from(now),)
         ]
         key = (once.key, once.fingerprint, once.window * 1000) if once else (False, b"", 0)
         clients = {message.client_id for message in messages}

@@ -450,14 +450,15 @@ def _append(
             queue.pile,
             queue.last_seq + i,
             DELAYED if message.delay > 0 else READY,
-            now if message.created is None else message.created,
-            (now if message.created is None else message.created) + message.ttl * 1000,
+            life.created,
+            life.expires,
             now + message.delay * 1000,
             message.client_id,
             message.sealed,
             payload + i,
         )
         for i, message in enumerate(messages, 1)
+        for life in (message.life_from(now),)
     ]
     connection.executemany(_SQL["message_insert"], rows)
     for _, _, state, _, expires, visible, *_ in rows:

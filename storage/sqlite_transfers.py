@@ -18,6 +18,7 @@ from storage.sqlite_queue import (
     CLAIMED,
     DELAYED,
     NEVER,
+    OPEN,
     READY,
     SHUT,
     QueueHeader,
@@ -36,7 +37,7 @@ _MESSAGE, _CLAIM, _POST = 0, 1, 2  # what the table `touched` calls them
 
 
 def stop_watching(connection: sqlite3.Connection, queue: QueueHeader) -> None:
-    """Let a move of this queue to another store be over, if there is one and it has not shut the queue."""
+    """Let a move of this queue to another store be over, if there is one."""
     if queue.move is not None:
         queue.move = None
         connection.execute(_SQL["departing_delete"], (queue.pile,))
@@ -167,14 +168,15 @@ class SqliteTransfers:
         """Open the queue again; see the port."""
 
         def step(connection: sqlite3.Connection) -> None:
-            queue = _shut(connection, address, move)
-            if queue is None:
+            queue = load_queue(connection, address)
+            if queue is None or queue.move != move:
                 return
             if queue.shut == AWAY:
                 drop_queue(connection, queue)
                 return
             stop_watching(connection, queue)
-            queue.shut, queue.next_due = 0, 0  # whoever comes next finds out what is due
+            if queue.shut:
+                queue.shut, queue.next_due = OPEN, 0  # whoever comes next finds out what is due
             queue.save(connection)
 
         self._file.write(step)

@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 
 from queues.errors import Unsealable
 from queues.limits import DEFAULT_PAGE, MIN_TTL, Limits, check_range
-from queues.models import Address, Claim, Claimed, DeadLetter, Lease
+from queues.models import Address, Claim, Claimed, Lease
 from queues.sealing import KeyRing
 from queues.service.catalogue import Catalogue, Place
-from queues.service.dead_letters import DeadLetterService
+from queues.service.dead_letters import DeadLetterService, Way
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,18 +52,18 @@ class ClaimService:
         check_range("limit", limit, 1, maximum)
         terms = replace(self._lease(ttl, grace), limit=limit)
 
-        def step(place: Place) -> tuple[Place, DeadLetter | None, Claimed]:
-            letter = self._dead_letters.way(address, place)
-            lease = replace(terms, dead_letter=letter)
-            return place, letter, place.store.claim(address, lease, now=place.now)
+        def step(place: Place) -> tuple[Claimed, Way | None, int]:
+            way = self._dead_letters.way(address, place)
+            lease = replace(terms, dead_letter=None if way is None else way.step)
+            return place.store.claim(address, lease, now=place.now), way, place.now
 
-        place, letter, claimed = self._catalogue.at(address, step)
-        if claimed.dead_lettered and letter is not None:
-            self._dead_letters.deliver(address, letter, place.pool)
+        claimed, way, now = self._catalogue.at(address, step)
+        if claimed.dead_lettered and way is not None:
+            self._dead_letters.deliver(way)
         if claimed.claim is None:
             return None
         try:
-            return self._seen(address, claimed.claim, place.now)
+            return self._seen(address, claimed.claim, now)
         except Unsealable:
             self.release(address, claimed.claim.id)  # for somebody who has the key
             raise

@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from threading import Event
 
 from queues.errors import StoreError
-from queues.models import Address, DeadLetter, Message, NewMessage, Once, Record, Selection
-from queues.ports import MessageStore, RecordStore
+from queues.models import Address, DeadLetter, Life, Message, NewMessage, Once, Record, Selection
+from queues.ports import RecordStore
 from queues.service.catalogue import Catalogue, Place
 from queues.service.pools import PoolService
 from queues.service.queues import QueueService
@@ -49,6 +49,15 @@ class Annex:
         return Record(kind=_KIND, scope="", name=name, data={})
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Way:
+    """How dead letters of a queue get to where they belong."""
+
+    pool: str  # that the queue lives in
+    end: Address  # the dead-letter queue
+    step: DeadLetter  # where a claim moves them: there, or to an annex
+
+
 class DeadLetterService:
     """Gets messages to their dead-letter queues."""
 
@@ -61,36 +70,35 @@ class DeadLetterService:
         self._queues = queues
         self._noted: OrderedDict[Annex, None] = OrderedDict()
 
-    def way(self, address: Address, place: Place) -> DeadLetter | None:
-        """Return where a claim at that place has to move messages that were claimed too often."""
+    def way(self, address: Address, place: Place) -> Way | None:
+        """Return how messages that were claimed too often get to a queue's dead-letter queue; None without one."""
         letter = self._catalogue.known(address).policy.dead_letter
-        if letter is None:
-            return None
+        return None if letter is None else self.way_to(letter, address, place)
+
+    def way_to(self, letter: DeadLetter, address: Address, place: Place) -> Way:
+        """Return how messages of the queue at a place get to a dead-letter queue."""
         if place.store.joins(address, letter.address):
             target = self._catalogue.known(letter.address)
             if not self._pools.enabled or (target.exists and target.pool == place.pool):
-                return letter
+                return Way(pool=place.pool, end=letter.address, step=letter)
         annex = Annex(pool=place.pool, source=address, target=letter.address)
         if annex not in self._noted:
             self._records.insert(annex.note)
             self._noted[annex] = None
             if len(self._noted) > _NOTED:
                 self._noted.popitem(last=False)
-        return replace(letter, address=annex.address)
+        return Way(pool=place.pool, end=letter.address, step=replace(letter, address=annex.address))
 
-    def deliver(self, address: Address, letter: DeadLetter, pool: str) -> None:
-        """See to what a claim in that pool has moved on the way that `way` returned."""
-        if ">" not in letter.address.queue:
-            if self._queues.ensure(letter.address, beside=pool).pool != pool:
-                # It was deleted and declared elsewhere just now.
-                self._forward(self._pools.driver(pool).messages, letter.address, letter.address, pool)
-            return
-        name = letter.address.queue.partition(">")[2]
-        self.forward(Annex(pool=pool, source=address, target=replace(address, queue=name)))
+    def deliver(self, way: Way) -> None:
+        """See to what a claim has moved the first step of a way."""
+        stored = way.step.address
+        if stored != way.end or self._queues.ensure(way.end, beside=way.pool).pool != way.pool:
+            # It is in an annex; or the queue was deleted and declared elsewhere just now.
+            self._forward(way.pool, stored, way.end)
 
     def forward(self, annex: Annex) -> None:
         """Move everything from an annex to its dead-letter queue."""
-        self._forward(self._pools.driver(annex.pool).messages, annex.address, annex.target, annex.pool)
+        self._forward(annex.pool, annex.address, annex.target)
 
     def annexes(self) -> Iterator[Annex]:
         """Return every annex there is."""
@@ -129,7 +137,8 @@ class DeadLetterService:
         if trouble is not None:
             raise trouble
 
-    def _forward(self, store: MessageStore, source: Address, target: Address, pool: str) -> None:
+    def _forward(self, pool: str, source: Address, target: Address) -> None:
+        store = self._pools.driver(pool).messages
         selection = Selection(limit=_PAGE, include_claimed=True, include_delayed=True)
         while True:
             now = store.clock()
@@ -146,9 +155,9 @@ class DeadLetterService:
         there = self._catalogue.at(target, lambda place: place.now)
         new = NewMessage(
             body=message.body,
-            ttl=-(-(message.expires - message.created) // 1000),
+            ttl=message.ttl,
             client_id=message.client_id,
             sealed=message.sealed,
-            created=message.created + there - now,
+            life=Life(created=message.created + there - now, expires=message.expires + there - now),
         )
         self._queues.append(target, [new], once=once, beside=pool)
