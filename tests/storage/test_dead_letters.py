@@ -11,7 +11,7 @@ from tests.storage.probe import bodies, ids
 
 @pytest.fixture
 def dead(queue):
-    return queue.other("queue>dead")  # named like an annex, so that one step reaches both; see `joins` of the port
+    return queue.other("queue>dead")  # an annex, which one step reaches; see `joins` of the port
 
 
 def terms(dead, *, max_claims=2, ttl=None):
