@@ -4,12 +4,12 @@ from contextlib import closing
 
 import pytest
 
-from storage.registry import connect
+from tests.storage.pooled import connect
 from tests.storage.probe import Clock, Probe
-from tests.storage.variants import VARIANTS
+from tests.storage.variants import MIXES, VARIANTS
 
 
-@pytest.fixture(params=VARIANTS, ids=lambda variant: variant.name)
+@pytest.fixture(params=(*VARIANTS, *MIXES), ids=lambda variant: variant.name)
 def variant(request):
     return request.param
 

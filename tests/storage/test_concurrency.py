@@ -17,7 +17,7 @@ import pytest
 from queues.errors import ClaimNotFound, ClaimNotHeld, MessageClaimed
 from queues.models import DeadLetter, Record
 from tests.storage.probe import bodies, ids
-from tests.storage.variants import over_shared
+from tests.storage.variants import over_shared_and_mixed
 from tests.storage.workers import BATCH, PATIENCE, Findings, Holding, Load, run, work
 
 THREADS = 8
@@ -68,7 +68,7 @@ def judge(load: Load, findings: list[Findings]) -> None:
         assert len(by_producer) == load.processes * load.producers
 
 
-@over_shared
+@over_shared_and_mixed
 @pytest.mark.timeout(4 * PATIENCE)
 def test_c5_c6_processes_that_share_a_store_lose_nothing_and_share_nothing(variant, uri):
     load = Load(uri=uri, processes=4, batches=variant.batches)

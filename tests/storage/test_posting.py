@@ -8,8 +8,9 @@ import pytest
 
 from queues.errors import QueueNotFound, StoreUnsupported
 from queues.models import NewMessage
-from storage.registry import connect
+from tests.storage.pooled import connect
 from tests.storage.probe import bodies, ids
+from tests.storage.variants import over_drivers
 
 
 def test_a_batch_keeps_the_order_of_its_messages(queue):
@@ -152,6 +153,7 @@ def test_the_store_has_a_clock_of_its_own_in_milliseconds(uri):
         assert abs(driver.messages.clock() - time.time() * 1000) < 60_000
 
 
+@over_drivers
 def test_the_store_says_what_survives_a_crash(variant, uri, driver):
     durability = driver.messages.durability()
 
@@ -160,6 +162,7 @@ def test_the_store_says_what_survives_a_crash(variant, uri, driver):
     assert variant.shared or durability.warnings
 
 
+@over_drivers
 def test_a_uri_that_says_too_much_is_refused(uri):
     with pytest.raises(StoreUnsupported):
         connect(f"{uri.partition(':')[0]}:?nonsense=1")

@@ -6,6 +6,7 @@ import pytest
 
 from queues.models import Record
 from storage.registry import connect
+from tests.storage.variants import over_drivers
 
 NAMES = [
     "",
@@ -26,6 +27,9 @@ NAMES = [
     "\uffff",
     "\U0001f600",
 ]
+
+
+pytestmark = over_drivers
 
 
 @pytest.fixture

@@ -7,11 +7,11 @@ import pytest
 from queues.errors import ClaimNotFound
 from queues.models import Record
 from queues.ports import Driver
-from storage.registry import connect
+from tests.storage.pooled import connect
 from tests.storage.probe import Clock, Probe, bodies, ids
-from tests.storage.variants import over_shared
+from tests.storage.variants import over_shared_and_mixed
 
-pytestmark = over_shared
+pytestmark = over_shared_and_mixed
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from queues.models import Address, Lease, Message, NewMessage, Selection
 from queues.ports import MessageStore
-from storage.registry import connect
+from tests.storage.pooled import connect
 
 WORK = Address(project="p", queue="work")  # is posted, claimed, popped and deleted
 LOG = Address(project="p", queue="log")  # is posted and read
