@@ -47,7 +47,21 @@ projects = st.one_of(
     st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=6),
     st.text(alphabet="a.:{}/\\%*?[]\x00\n \xe9\u0301\N{SNOWMAN}\U0001f600", max_size=4),
 )
-addresses = st.lists(st.tuples(projects, queues), min_size=2, max_size=4, unique=True)
+
+
+@st.composite
+def splits(draw: st.DrawFn) -> list[tuple[str, str]]:
+    """Draw addresses that are one text when they are joined, by the separator of somebody's keys."""
+    separator = draw(st.sampled_from([".", ":", "/", "", "_", ">", "{}"]))
+    parts = draw(st.lists(st.sampled_from([*CONFUSING, *COLLIDING]), min_size=3, max_size=5))
+    cuts = [(separator.join(parts[:cut]), separator.join(parts[cut:])) for cut in range(1, len(parts))]
+    return list(dict.fromkeys(cuts))
+
+
+addresses = st.one_of(
+    st.lists(st.tuples(projects, queues), min_size=2, max_size=4, unique=True),
+    splits().filter(lambda found: len(found) > 1),
+)
 
 adversarial = settings(
     max_examples=25,
