@@ -1,4 +1,4 @@
-"""The command line: `python -m bench [depth|hotpath]`; without a name, a short version of everything."""
+"""The command line: `python -m bench [depth|hotpath|memory]`; without a name, a short version of everything."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 import click
 
-from bench import depth, hotpath, sockets
+from bench import depth, hotpath, memory, sockets
 from bench.conditions import Conditions, conditions
 from bench.report import Figure, save, text
 from queues.ports import Driver
@@ -50,6 +50,16 @@ def _depth(messages: int, rounds: int, store: str | None, json_file: Path | None
         figures = depth.measure(open_store, size=messages, rounds=rounds)
         figures += depth.measure_debts(open_store, size=messages)
         _report(found, figures, json_file)
+
+
+@bench.command(name="memory")
+@click.option("--messages", default=1_000_000, show_default=True, help="How many messages are queued.")
+@click.option("--store", metavar="URI", required=True, help="A Redis that nobody else uses.")
+@_JSON
+def _memory(messages: int, store: str, json_file: Path | None) -> None:
+    """Measure what a message takes up in the memory of Redis."""
+    with _stores(store) as (open_store, _, found):
+        _report(found, memory.measure(open_store("memory"), store, size=messages), json_file)
 
 
 @bench.command(name="hotpath")

@@ -27,6 +27,7 @@ GOAL = 1.2  # times the cost at SMALL
 _PAGE = Selection(limit=10)
 _OTHER_CLIENT = "f" * 32
 _PURGES = 6  # rounds of purge at most, for behind each the queue is filled anew
+_PURGED = 1_200_000  # about so many messages are purged of each kind
 
 #: A load on a population; see `bench.measure.Load`.
 Operation: TypeAlias = Callable[[Population], Iterator[None]]
@@ -210,7 +211,8 @@ def measure(open_store: Callable[[str], Driver], *, size: int, rounds: int) -> l
     figures: dict[str, list[Figure]] = {kind: [] for kind in KINDS}
     for name, operation in OPERATIONS.items():
         loads: Sequence[Load] = [partial(operation, population) for population in (small, *large)]
-        costs = interleaved(loads, min(rounds, _PURGES) if operation is purge else rounds)
+        purges = max(2, min(_PURGES, _PURGED // size))
+        costs = interleaved(loads, min(rounds, purges) if operation is purge else rounds)
         counts = [steps.count(s, load) for s, load in zip((small_store, *stores), loads, strict=True)]
         for kind, cost, count in zip(KINDS, costs[1:], counts[1:], strict=True):
             title = f"Depth: {size:,} messages {kind}, against {SMALL:,} ready"
