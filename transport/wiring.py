@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
+from typing import Protocol
 
-from queues.ports import Driver
+from queues.ports import Driver, Stores
 from queues.sealing import KeyRing
 from queues.service.catalogue import QUEUE, TOPIC, Catalogue, Kind
 from queues.service.claims import ClaimService
@@ -24,6 +26,13 @@ from transport.service import Service
 from transport.settings import Settings
 
 
+class ClosableStores(Stores, Protocol):
+    """Opens the stores of the pools, and closes them in the end."""
+
+    def close(self) -> None:
+        """Close every store."""
+
+
 def open_service(settings: Settings, *, clock: Callable[[], int] | None = None) -> Service:
     """Connect to the stores and build the service over them.
 
@@ -36,13 +45,23 @@ def open_service(settings: Settings, *, clock: Callable[[], int] | None = None) 
     return assemble(settings, driver, clock=clock)
 
 
-def assemble(settings: Settings, driver: Driver, *, clock: Callable[[], int] | None = None) -> Service:
-    """Build the service over an opened driver, which keeps the records."""
+def assemble(
+    settings: Settings,
+    driver: Driver,
+    *,
+    clock: Callable[[], int] | None = None,
+    stores: ClosableStores | None = None,
+    draw: Callable[[], float] = random.random,
+) -> Service:
+    """Build the service over an opened driver, which keeps the records.
+
+    Tests use `stores` and `draw` in place of the stores of the pools, and of chance.
+    """
     records, limits, timeout = driver.records, settings.limits, settings.storage.timeout
     keys = KeyRing(settings.encryption.ring())
-    stores = OpenStores(timeout=timeout, clock=clock)
+    stores = stores or OpenStores(timeout=timeout, clock=clock)
     cache_age = settings.cache.queue_age
-    pools = PoolService(driver, stores, limits, enabled=settings.pooling, cache_age=cache_age)
+    pools = PoolService(driver, stores, limits, enabled=settings.pooling, cache_age=cache_age, draw=draw)
     flavors = FlavorService(records, pools, limits)
 
     def declared(kind: Kind) -> tuple[Catalogue, QueueService]:

@@ -6,11 +6,12 @@ to make the store fail, or to see what the store was given.
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import re
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias, cast
@@ -22,8 +23,11 @@ from falcon import testing
 from structlog.testing import capture_logs
 
 from queues.errors import StoreUnavailable
+from queues.models import JsonObject
 from queues.ports import Driver
-from storage import memory, sqlite
+from storage.pooling import OpenStores
+from storage.registry import connect
+from tests import servers
 from transport.service import Service
 from transport.settings import Settings
 from transport.wiring import assemble
@@ -87,8 +91,37 @@ GOOD_BODIES: Mapping[tuple[str, str], Any] = {
     ("PATCH", "/v2/queues/q1/claims/1"): {},
 }
 
+#: How to name a store that belongs to a folder.
+STORES: Mapping[str, Callable[[Path], str]] = {
+    "memory": lambda _folder: "memory:",
+    "sqlite": lambda folder: f"sqlite:///{folder}/hermod.db",
+    "redis": servers.redis_uri,
+    "mongodb": servers.mongodb_uri,
+}
+POOLED = "pools"  # two pools, and SQLite for the records
+
+#: What most files run over; those with the core of the protocol run over all.
+LOCAL_STORES = ["memory", "sqlite", POOLED]
+CORE = {
+    "test_rest_claims",
+    "test_rest_dead_letters_and_delay",
+    "test_rest_deletion",
+    "test_rest_idempotency",
+    "test_rest_message_listing",
+    "test_rest_messages",
+    "test_rest_queues",
+    "test_rest_quirks",
+    "test_rest_stats_purge",
+}
+
 #: For what is decided before a store is asked: once is enough.
-ONE_STORE = pytest.mark.parametrize("store_uri", ["memory"], indirect=True)
+ONE_STORE = pytest.mark.parametrize("stores", ["memory"], indirect=True)
+
+#: For what the store of the records keeps, or where it has to fail: not over pools.
+WITHOUT_POOLS = pytest.mark.parametrize("stores", ["memory", "sqlite"], indirect=True)
+
+#: For what is about pools.
+POOLS = pytest.mark.parametrize("stores", [POOLED], indirect=True)
 
 _REQUEST_ID = re.compile(r"req-[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}").fullmatch
 
@@ -132,6 +165,11 @@ class BreakableDriver:
         self._error: Exception = StoreUnavailable()
         self.messages: Any = _Breakable(driver.messages, self._check)
         self.records: Any = _Breakable(driver.records, self._check)
+        self.transfers: Any = _Breakable(driver.transfers, self._check)
+
+    @property
+    def capabilities(self) -> Sequence[str]:
+        return self._driver.capabilities
 
     def break_(self, *methods: str, error: Exception | None = None) -> None:
         """Let these methods fail from now on, or all."""
@@ -335,26 +373,78 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-def store_uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return "memory:" if request.param == "memory" else f"sqlite:///{tmp_path}/hermod.db"
+class BreakableStores:
+    """The stores of the pools, which break and are mended one by one."""
+
+    def __init__(self, clock: Callable[[], int]) -> None:
+        self._stores = OpenStores(timeout=5.0, clock=clock)
+        self._drivers: dict[str, BreakableDriver] = {}
+
+    def open(self, uri: str, options: JsonObject) -> BreakableDriver:
+        opened = self._stores.open(uri, options)
+        return self._drivers.setdefault(uri, BreakableDriver(opened))
+
+    def retain(self, uris: Collection[str]) -> None:
+        self._stores.retain(uris)
+
+    def close(self) -> None:
+        self._stores.close()
+
+    def of(self, uri: str) -> BreakableDriver:
+        """Return a store that has been opened."""
+        return self._drivers[uri]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run the core over servers too, but for tests that say themselves what they run over."""
+    chosen = any("stores" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize"))
+    if "stores" in metafunc.fixturenames and not chosen:
+        core = metafunc.module.__name__.rpartition(".")[2] in CORE
+        metafunc.parametrize("stores", [*STORES, POOLED] if core else LOCAL_STORES, indirect=True)
+
+
+@pytest.fixture
+def stores(request: pytest.FixtureRequest) -> str:
+    """What the queues of a test live in: one store, or two pools."""
+    return str(request.param)
+
+
+@pytest.fixture
+def store_uri(stores: str, tmp_path: Path) -> str:
+    """The store of the records, and of the queues where there are no pools."""
+    return STORES["sqlite" if stores == POOLED else stores](tmp_path)
 
 
 @pytest.fixture
 def driver(store_uri: str, clock: Clock) -> Iterator[BreakableDriver]:
     """The opened store, which every application of a test shares."""
-    connect = memory.connect if store_uri == "memory:" else sqlite.connect
     opened = BreakableDriver(connect(store_uri, timeout=5.0, clock=clock))
     yield opened
     opened.close()
 
 
 @pytest.fixture
-def open_api(driver: BreakableDriver, store_uri: str) -> OpenApi:
+def pool_stores(clock: Clock) -> Iterator[BreakableStores]:
+    """The stores of the pools, which every application of a test shares."""
+    opened = BreakableStores(clock)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def open_api(
+    driver: BreakableDriver, stores: str, store_uri: str, pool_stores: BreakableStores, tmp_path: Path
+) -> OpenApi:
     """Build an application with other settings than the defaults, and return a client of it."""
 
     def build(**settings: Any) -> Client:
-        service = assemble(Settings(store=store_uri, **settings), cast(Driver, driver))
+        pooling = {"pooling": True} if stores == POOLED else {}
+        wanted = Settings(store=store_uri, **{**pooling, **settings})
+        turns = itertools.cycle([0.25, 0.75])
+        service = assemble(wanted, cast(Driver, driver), stores=pool_stores, draw=lambda: next(turns))
+        if stores == POOLED and not service.pools.all():
+            for number in (1, 2):
+                service.pools.put(f"p{number}", uri=f"sqlite:///{tmp_path}/pool{number}.db", weight=1)
         identity = {"Client-ID": CLIENT, "X-Project-ID": PROJECT}
         return Client(service=service, app=create_app(service), headers=identity)
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from queues.models import Address, Message, NewMessage
-from tests.transport.conftest import ONE_STORE, PROJECT, Client, assert_problem, bodies_of
+from tests.transport.conftest import ONE_STORE, PROJECT, WITHOUT_POOLS, Client, assert_problem, bodies_of
 
 MESSAGES = "/v2/queues/q1/messages"
 ENCRYPTED = {"_enable_encrypt_messages": True}
@@ -121,6 +121,7 @@ def test_a_repeated_post_is_recognised_though_it_is_encrypted_anew(api):
 # --- the store does not see anything
 
 
+@WITHOUT_POOLS
 def test_the_store_is_given_nothing_to_read(api, stored):
     ids = api.post_bodies(SECRET, {"plan": SECRET}, SECRET)
 
@@ -131,6 +132,7 @@ def test_the_store_is_given_nothing_to_read(api, stored):
     assert messages[0].body != messages[2].body
 
 
+@WITHOUT_POOLS
 def test_h2_what_is_stored_is_no_pickle(api, stored):
     [id_] = api.post_bodies({"plan": SECRET})
 
@@ -140,6 +142,7 @@ def test_h2_what_is_stored_is_no_pickle(api, stored):
         pickle.loads(message.body)
 
 
+@WITHOUT_POOLS
 def test_queues_that_do_not_ask_for_it_are_not_encrypted(api, stored):
     ids = api.post_bodies(SECRET, queue="q2")
 
@@ -159,6 +162,7 @@ def test_logs_do_not_tell_what_is_encrypted(api, driver, clock, logged):
 # --- the attribute is changed
 
 
+@WITHOUT_POOLS
 def test_h2_each_message_stays_as_it_was_posted(api, stored):
     def switch(value: object) -> None:
         answer = api.change("q1", {"op": "add", "path": "/metadata/_enable_encrypt_messages", "value": value})
@@ -175,6 +179,7 @@ def test_h2_each_message_stays_as_it_was_posted(api, stored):
     assert bodies_of(api.delete(f"{MESSAGES}?pop=3")) == ["encrypted", "plain", "encrypted again"]
 
 
+@WITHOUT_POOLS
 def test_h2_a_body_that_looks_encrypted_is_just_a_body(api, stored):
     sealed = api.post_bodies(SECRET)
     looks_encrypted = stored(sealed)[0].body.decode("latin-1")
@@ -226,6 +231,7 @@ def test_h3_what_was_changed_in_the_store_is_not_shown(api, driver, clock, store
     assert_problem(api.get(f"{MESSAGES}/{changed}"), 503, "Service temporarily unavailable")
 
 
+@WITHOUT_POOLS
 def test_h3_what_was_encrypted_for_one_project_cannot_be_read_by_another(api, driver, clock, stored):
     [id_] = api.post_bodies(SECRET)
 

@@ -3,7 +3,7 @@
 import pytest
 from falcon import testing
 
-from tests.transport.conftest import ADMIN, ENDPOINTS, ONE_STORE, assert_problem
+from tests.transport.conftest import ADMIN, ENDPOINTS, ONE_STORE, WITHOUT_POOLS, assert_problem
 
 HEALTH = "/v2/health"
 OPERATIONS = {
@@ -27,6 +27,7 @@ def operator(open_api):
 # --- health
 
 
+@WITHOUT_POOLS
 def test_health_tells_of_every_operation(operator):
     answer = operator.get(HEALTH)
 
@@ -41,6 +42,7 @@ def test_health_tells_of_every_operation(operator):
         assert status["ref"] is None
 
 
+@WITHOUT_POOLS
 def test_health_counts_the_messages_of_all_projects(operator):
     operator.post_bodies("a", "b")
     operator.of("red").post_bodies("c")
@@ -49,6 +51,7 @@ def test_health_counts_the_messages_of_all_projects(operator):
     assert operator.get(HEALTH).json["message_volume"] == {"free": 2, "claimed": 1, "total": 3}
 
 
+@WITHOUT_POOLS
 def test_health_leaves_nothing_behind(operator):
     for _ in range(3):
         operator.get(HEALTH)
@@ -57,6 +60,7 @@ def test_health_leaves_nothing_behind(operator):
     assert operator.queue_names() == []
 
 
+@WITHOUT_POOLS
 @pytest.mark.parametrize(
     ("operation", "method"), [(name, method) for name, method in OPERATIONS.items() if method]
 )
@@ -73,6 +77,7 @@ def test_an_operation_that_fails_is_told_and_can_be_found_in_the_log(
     assert status["ref"] in logged()
 
 
+@WITHOUT_POOLS
 def test_the_other_operations_are_still_told(operator, driver):
     driver.break_("claim")
 
@@ -136,6 +141,7 @@ def test_a_description_does_not_tell_of_the_store(broken_api):
     assert not any(word in text.lower() for word in ("sqlite", "memory", "traceback", "store"))
 
 
+@WITHOUT_POOLS
 def test_when_the_store_comes_back_service_resumes(full_api, driver):
     full_api.post_bodies("before")
     driver.break_()

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.transport.conftest import DEFAULTS, ONE_STORE, PATCH_TYPE, assert_problem
+from tests.transport.conftest import DEFAULTS, ONE_STORE, PATCH_TYPE, WITHOUT_POOLS, assert_problem
 
 Q1 = "/v2/queues/q1"
 TYPED = {"Content-Type": PATCH_TYPE}
@@ -71,6 +71,7 @@ def test_a_key_that_is_missing_conflicts(red, operation):
     assert_problem(red.change("q1", operation), 409, "Resource conflict")
 
 
+@WITHOUT_POOLS
 @pytest.mark.parametrize(("key", "value"), [("_flavor", "gold"), ("_retry_policy", {})])
 def test_f11_flavor_and_retry_policy_can_be_replaced_only_where_they_are(red, key, value):
     assert_problem(red.change("q1", replace(key, value)), 409, "Resource conflict")
