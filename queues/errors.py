@@ -167,7 +167,14 @@ class BadSignature(HermodError):
     code = "bad-signature"
 
 
-class QueueMoved(HermodError):
+class OnTheWay(HermodError):
+    """The queue is on its way to another store."""
+
+    # Its members pass between the stores and the services, which handle them: no client ever gets one.
+    code = "on-the-way"
+
+
+class QueueMoved(OnTheWay):
     """The queue is shut in this store: it moves, or has moved, to another one."""
 
     code = "queue-moved"
@@ -178,7 +185,7 @@ class QueueMoved(HermodError):
         self.move = move  # id of the move that it is shut for
 
 
-class MoveInterrupted(HermodError):
+class MoveInterrupted(OnTheWay):
     """The queue was purged, deleted, or taken over by another move."""
 
     code = "move-interrupted"

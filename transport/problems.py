@@ -98,7 +98,6 @@ _TABLE: Mapping[type[HermodError], tuple[int, str]] = {
     errors.Unauthenticated: (401, "Unauthorized"),
     errors.BadSignature: (404, "404 Not Found"),
     errors.Unsealable: (503, "Service temporarily unavailable"),
-    errors.QueueMoved: (503, "Service temporarily unavailable"),
     errors.StoreError: (503, "Service temporarily unavailable"),
     MalformedBody: (400, "Invalid request body"),
     InvalidParameter: (400, "Invalid parameter"),

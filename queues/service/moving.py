@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from threading import Event
 
-from queues.errors import HermodError, MoveInterrupted, NoPool, PoolNotFound, StoreError
+from queues.errors import HermodError, NoPool, OnTheWay, PoolNotFound, StoreError
 from queues.models import (
     Address,
     Cargo,
@@ -165,7 +165,9 @@ class MovingService:
     def _attempt(self, step: Callable[[], object]) -> None:
         try:
             step()
-        except (StoreError, PoolNotFound) as error:
+        except PoolNotFound:
+            pass  # it was removed meanwhile
+        except StoreError as error:
             self._trouble = error
 
     def move(self, address: Address, to: str, *, stop: Event) -> int | None:
@@ -188,7 +190,7 @@ class MovingService:
         arrival = self._catalogue.enter(to, address)
         try:
             messages = self._carry(queue, move, stop) if self._set_out(queue, move) else None
-        except MoveInterrupted:
+        except OnTheWay:  # called off
             messages = None
         except HermodError:
             with suppress(StoreError):  # what cannot be done now is found by its note
@@ -215,6 +217,8 @@ class MovingService:
 
     def _carry(self, queue: Queue, move: Move, stop: Event) -> int | None:
         """Copy a queue and make its record name the new pool; return how many messages it had."""
+        # Whoever visits a queue opens it, if an earlier move left it shut: it may have lived here before.
+        self._catalogue.at(queue.address, lambda place: place.store.stats(queue.address, now=place.now))
         passage = _Passage(queue.address, move, self._pools.driver(queue.pool), self._pools.driver(move.to))
         for _ in passage.copy():
             self._keep_lease()
