@@ -1,0 +1,65 @@
+"""One delivery to one subscriber: what goes in, what comes out, who carries it."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from queues.models import JsonObject
+
+LONGEST_DETAIL = 200  # characters
+LONGEST_PAUSE = 24 * 3600  # seconds; how long a subscriber may ask to be left alone
+
+
+class Kind(enum.StrEnum):
+    """What is to follow from an attempt."""
+
+    DELIVERED = "delivered"  # the subscriber has it
+    RETRY = "retry"  # it may work later
+    REJECTED = "rejected"  # it never will: no further attempt
+    GONE = "gone"  # neither will any other: disable the subscription
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Delivery:
+    """One message on its way to one subscriber."""
+
+    id: str  # webhook-id: the same on every attempt, without a full stop
+    subscription_id: str  # keys of signatures are derived from it
+    project: str  # the tenant
+    queue: str  # the queue that the message was posted to
+    subscriber: str  # the URI
+    options: JsonObject = field(default_factory=dict)  # the subscription's
+    payload: bytes  # the JSON text that the protocol posts
+    body: bytes  # the message's own JSON text
+    attempt: int = 1  # from 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """How an attempt ended."""
+
+    kind: Kind  # what is to follow
+    status: int | None = None  # of HTTP or SMTP, where there was an answer
+    detail: str = ""  # for the tenant: no secrets, no word of the response
+    retry_after: float | None = None  # seconds that the subscriber asked to wait
+    seconds: float = 0.0  # that the attempt took
+
+    def __post_init__(self) -> None:
+        # A frozen instance can only be changed this way.
+        object.__setattr__(self, "detail", self.detail[:LONGEST_DETAIL])
+        if self.retry_after is not None:
+            object.__setattr__(self, "retry_after", min(max(0.0, self.retry_after), float(LONGEST_PAUSE)))
+
+
+class Notifier(Protocol):
+    """Carries messages to the subscribers of some URI schemes."""
+
+    async def deliver(self, delivery: Delivery) -> Outcome:
+        """Make one attempt; raises nothing but cancellation."""
+        ...
+
+    async def close(self) -> None:
+        """Give back connections; no delivery may follow."""
+        ...
