@@ -185,6 +185,16 @@ class QueueMoved(OnTheWay):
         self.move = move  # id of the move that it is shut for
 
 
+class FanOutChanged(HermodError):
+    """A queue has got its first subscriber, or lost its last one, since the post was made ready."""
+
+    code = "fan-out-changed"
+
+    def __init__(self, *, subscribed: bool) -> None:
+        super().__init__()
+        self.subscribed = subscribed  # whether it has any
+
+
 class MoveInterrupted(OnTheWay):
     """The queue was purged, deleted, or taken over by another move."""
 

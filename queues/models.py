@@ -54,6 +54,10 @@ class Address:
     queue: str  # 1 to 64 of A-Z a-z 0-9 _ - .
 
 
+#: Where tickets wait, in a store that needs one place for them only. No project is called "".
+OUTBOX = Address(project="", queue="outbox>0")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Queue:
     """A queue as its owner declared it, and where it lives."""
@@ -316,5 +320,6 @@ class Outline:
     """What a store knows of a queue beside its messages."""
 
     last: int  # the place that was given last
+    subscribed: bool  # whether posts need tickets
     free: int  # messages not under a claim, delayed ones included
     claimed: int  # messages under a claim

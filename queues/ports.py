@@ -60,12 +60,24 @@ class MessageStore(Protocol):
         now: int,
         once: Once | None = None,
         create: bool = False,
+        tickets: Sequence[NewMessage] | None = (),
     ) -> Posted:
         """Append messages in order, all or none, and return their ids.
 
+        In the same step the tickets, by which subscribers will be told, go to the queue's
+        outbox, unless the post repeats an earlier one. A queue that is made here has
+        subscribers if there are tickets. None tells nobody, whether there are subscribers or not.
+
         Raises QueueNotFound if the store does not know the queue yet and
-        `create` is false; KeyReused if `once` was used for other content.
+        `create` is false; KeyReused if `once` was used for other content;
+        FanOutChanged if there are tickets and no subscribers, or the other way round.
         """
+
+    def subscribe(self, address: Address, *, subscribed: bool) -> None:
+        """Note whether the queue, which is made if need be, has subscribers."""
+
+    def outboxes(self) -> Sequence[Address]:
+        """Return where tickets wait: they are queues, of no project."""
 
     def get(self, address: Address, ids: Iterable[str], *, now: int) -> Sequence[Message]:
         """Return those of the messages that exist, in queue order."""

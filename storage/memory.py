@@ -17,6 +17,7 @@ from itertools import takewhile
 from queues.errors import (
     ClaimNotFound,
     ClaimNotHeld,
+    FanOutChanged,
     KeyReused,
     MessageClaimed,
     QueueNotFound,
@@ -24,6 +25,7 @@ from queues.errors import (
 )
 from queues.identity import new_claim_id, place_of
 from queues.models import (
+    OUTBOX,
     Address,
     Claim,
     Claimed,
@@ -96,17 +98,24 @@ class MemoryMessages:
         now: int,
         once: Once | None = None,
         create: bool = False,
+        tickets: Sequence[NewMessage] | None = (),
     ) -> Posted:
         """Append messages; see the port."""
         with self._lock:
-            if self._state.find(address) is None and not create:
-                raise QueueNotFound
+            if self._state.find(address) is None:
+                if not create:
+                    raise QueueNotFound
+                self._created(address).subscribed = bool(tickets)
             queue = self._created(address)
             kept = queue.kept.get(once.key) if once else None
             if once and kept and kept.expires > now:
                 if kept.fingerprint != once.fingerprint:
                     raise KeyReused
                 return Posted(ids=queue.ids(kept.first, kept.count), repeated=True)
+            if tickets is not None and queue.subscribed != bool(tickets):
+                raise FanOutChanged(subscribed=queue.subscribed)
+            for ticket in tickets or ():
+                self._created(OUTBOX).append(_fresh(ticket, now), now + ticket.delay * 1000)
             first = queue.last + 1
             ids = tuple(
                 queue.append(_fresh(new, now), now + new.delay * 1000 if new.delay else 0) for new in messages
@@ -114,6 +123,15 @@ class MemoryMessages:
             if once:
                 queue.kept[once.key] = Kept(once.fingerprint, first, len(ids), now + once.window * 1000)
             return Posted(ids=ids)
+
+    def subscribe(self, address: Address, *, subscribed: bool) -> None:
+        """Note whether there are subscribers; see the port."""
+        with self._lock:
+            self._created(address).subscribed = subscribed
+
+    def outboxes(self) -> Sequence[Address]:
+        """Return the one there is; see the port."""
+        return (OUTBOX,)
 
     def get(self, address: Address, ids: Iterable[str], *, now: int) -> Sequence[Message]:
         """Return messages by id; see the port."""
@@ -270,7 +288,7 @@ class MemoryMessages:
             queue = self._queue(address)
             queue.entries.clear()
             queue.claims.clear()
-            queue.move = None
+            queue.move = queue.log = None
 
     def drop(self, address: Address) -> None:
         """Remove all that is known of the queue; see the port."""

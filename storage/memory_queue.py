@@ -55,7 +55,9 @@ class MemoryQueue:
     entries: dict[str, Entry] = field(default_factory=dict)  # by message id, in queue order
     claims: dict[str, Claim] = field(default_factory=dict)  # by id, without their messages
     kept: dict[str, Kept] = field(default_factory=dict)  # by idempotency key
+    subscribed: bool = False  # whether posts need tickets
     move: str | None = None  # id of the move that it is part of
+    log: object | None = None  # of what changed while it departs; see `storage.memory_transfers`
     shut: bool = False  # for that move
     forgotten: int | None = None  # ms; when a queue that moved away is forgotten
 

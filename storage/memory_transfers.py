@@ -44,20 +44,22 @@ class MemoryTransfers:
 
     def __init__(self, state: MemoryQueues) -> None:
         self._state = state
-        self._logs: dict[str, _Log] = {}
 
     def depart(self, address: Address, move: str) -> str:
         """Begin a move at its source; see the port."""
         with self._state.lock:
             queue = self._state.find(address) or self._state.queues.setdefault(address, MemoryQueue())
-            queue.move = move
-            self._logs = {move: _Log()}
+            if queue.move != move:
+                queue.move, queue.log = move, _Log()
             return queue.generation
 
     def export(self, address: Address, move: str, *, cursor: str, limit: int) -> Cargo:
         """Return what has changed since the cursor; see the port."""
         with self._state.lock:
-            queue, log = self._moving(address, move), self._logs[move]
+            queue = self._moving(address, move)
+            log = queue.log
+            if not isinstance(log, _Log):
+                raise MoveInterrupted
             log.look(queue)
             since = int(cursor or 0)
             news = [(*key, thing) for key, (thing, look) in log.seen.items() if look > since]
@@ -76,7 +78,9 @@ class MemoryTransfers:
             queue.shut = True
             messages = [thing for _, thing in _things(queue) if isinstance(thing, KeptMessage)]
             claimed = sum(message.claim_id is not None for message in messages)
-            return Outline(last=queue.last, free=len(messages) - claimed, claimed=claimed)
+            return Outline(
+                last=queue.last, subscribed=queue.subscribed, free=len(messages) - claimed, claimed=claimed
+            )
 
     def retire(self, address: Address, move: str, *, now: int) -> None:
         """Drop what the queue holds; see the port."""
@@ -111,7 +115,7 @@ class MemoryTransfers:
         """Take over the outline; see the port."""
         with self._state.lock:
             queue = self._admitted(address, move)
-            queue.last = outline.last
+            queue.last, queue.subscribed = outline.last, outline.subscribed
             queue.entries = dict(sorted(queue.entries.items()))
 
     def reopen(self, address: Address, move: str) -> None:
@@ -123,7 +127,7 @@ class MemoryTransfers:
             if queue.forgotten is not None:
                 del self._state.queues[address]
             else:
-                queue.move, queue.shut = None, False
+                queue.move, queue.log, queue.shut = None, None, False
 
     def discard(self, address: Address, move: str) -> None:
         """Drop the queue; see the port."""
@@ -143,7 +147,7 @@ class MemoryTransfers:
 
     def _admitted(self, address: Address, move: str) -> MemoryQueue:
         queue = self._shut(address, move)
-        if queue is None:
+        if queue is None or queue.forgotten is not None:
             raise MoveInterrupted
         return queue
 

@@ -17,6 +17,7 @@ Collections, in the database that the URI names (default `hermod`):
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import takewhile
 from typing import Any, TypeVar
@@ -25,7 +26,15 @@ from bson.binary import Binary
 from pymongo import ASCENDING, DESCENDING
 from pymongo.client_session import ClientSession
 
-from queues.errors import ClaimNotFound, ClaimNotHeld, KeyReused, MessageClaimed, QueueMoved, QueueNotFound
+from queues.errors import (
+    ClaimNotFound,
+    ClaimNotHeld,
+    FanOutChanged,
+    KeyReused,
+    MessageClaimed,
+    QueueMoved,
+    QueueNotFound,
+)
 from queues.identity import message_id, new_claim_id, place_of
 from queues.models import (
     Address,
@@ -60,6 +69,7 @@ from storage.mongodb_transfers import MongoTransfers, abandon, drop_queue, stop_
 
 T = TypeVar("T")
 
+_OUTBOXES = tuple(Address(project="", queue=f"outbox>{number}") for number in range(16))
 _BATCH = 5_000  # messages that fall due, handled by one statement at most
 
 
@@ -101,6 +111,7 @@ class MongoMessages:
         now: int,
         once: Once | None = None,
         create: bool = False,
+        tickets: Sequence[NewMessage] | None = (),
     ) -> Posted:
         """Append messages; see the port."""
 
@@ -110,8 +121,16 @@ class MongoMessages:
                 if not create:
                     raise QueueNotFound
                 queue = work.create(address)
+                queue.subscribed = bool(tickets)
             if once is not None and (earlier := _repeated(work, queue, once, now)):
                 return earlier
+            if tickets is not None and queue.subscribed != bool(tickets):
+                raise FanOutChanged(subscribed=queue.subscribed)
+            if tickets:
+                where = _outbox(address)
+                outbox = work.queue(where) or work.create(where)
+                for ticket in tickets:
+                    _append(work, outbox, ticket, now)
             first = queue.last + 1
             for message in messages:
                 _append(work, queue, message, now)
@@ -120,6 +139,19 @@ class MongoMessages:
             return Posted(ids=_ids(queue, first, len(messages)))
 
         return self._writers.write(address, step)
+
+    def subscribe(self, address: Address, *, subscribed: bool) -> None:
+        """Note whether there are subscribers; see the port."""
+
+        def step(work: QueueWork) -> None:
+            queue = work.queue() or work.create(address)
+            queue.subscribed = subscribed
+
+        self._writers.write(address, step)
+
+    def outboxes(self) -> Sequence[Address]:
+        """Return several, so that posts to different queues seldom wait for each other; see the port."""
+        return _OUTBOXES
 
     def get(self, address: Address, ids: Iterable[str], *, now: int) -> Sequence[Message]:
         """Return messages by id; see the port."""
@@ -431,6 +463,11 @@ class MongoMessages:
             if keys:
                 once.delete_many({"_id": {"$in": keys}, "ex": {"$lte": now}}, hint=[("_id", ASCENDING)])
         return len(keys)
+
+
+def _outbox(address: Address) -> Address:
+    digest = zlib.crc32(f"{address.project}\0{address.queue}".encode())
+    return _OUTBOXES[digest % len(_OUTBOXES)]
 
 
 def _ids(queue: QueueHeader, first: int, count: int) -> list[str]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 import pymongo
 from pymongo import ASCENDING, IndexModel, MongoClient
 from pymongo.client_session import ClientSession
-from pymongo.errors import ConfigurationError, InvalidURI, PyMongoError
+from pymongo.errors import ConfigurationError, InvalidURI, OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
@@ -20,6 +21,8 @@ from storage.shared_call import SharedCall
 
 T = TypeVar("T")
 Document = dict[str, Any]
+
+_NAME: Final = "hermod"  # of the application, as the server knows it; the timeout follows (seconds)
 
 #: States of a message.
 READY, DELAYED, CLAIMED = 0, 1, 2
@@ -71,6 +74,7 @@ class MongoLink:
                 socketTimeoutMS=int(timeout * 1000),
                 tz_aware=True,
                 connect=False,
+                appname=f"{_NAME} {timeout:g}",
             )
         except (InvalidURI, ConfigurationError, ValueError) as error:
             raise StoreUnsupported(f"The URI of the MongoDB store is wrong: {error}.") from error
@@ -98,12 +102,40 @@ class MongoLink:
 
     def transaction(self, run: Callable[[ClientSession], T]) -> T:
         """Run a function in a transaction, again if it lost a conflict, within the time there is."""
+        half_time = time.monotonic() + self.timeout / 2
+        looked = False
+
+        def attempt(session: ClientSession) -> T:
+            nonlocal looked
+            if not looked and time.monotonic() > half_time:
+                looked = True
+                self._end_abandoned()
+            return run(session)
+
         with self.bounded(), self.client.start_session() as session:
             return session.with_transaction(
-                run,
+                attempt,
                 read_concern=ReadConcern("snapshot"),
                 write_concern=WriteConcern("majority", j=True),
             )
+
+    def _end_abandoned(self) -> None:
+        """End the transactions of Hermod's that nobody will end: of processes that died, of requests given up.
+
+        The server would keep them open for a minute or more, and their queues locked.
+        To end one that somebody works on does no harm: it is begun again.
+        """
+        every = {"allUsers": False, "idleConnections": True, "idleSessions": True}
+        with suppress(OperationFailure):  # not every user may ask
+            found = list(self.client.admin.aggregate([{"$currentOp": every}]))
+            connected = {each.get("connectionId") for each in found if each["type"] == "op"}
+            abandoned = [
+                {"id": each["lsid"]["id"]}
+                for each in found
+                if each["type"] == "idleSession" and _is_abandoned(each, connected)
+            ]
+            if abandoned:
+                self.client.admin.command("killSessions", abandoned)
 
     def hello(self) -> Document:
         """Return what the primary says of itself."""
@@ -124,3 +156,12 @@ class MongoLink:
             for collection, indexes in INDEXES.items():
                 self.database[collection].create_indexes(indexes)
         self._prepared = True
+
+
+def _is_abandoned(session: Document, connected: Collection[int]) -> bool:
+    """Tell whether an idle session has a transaction of Hermod's whose process is gone or has given it up."""
+    name, _, timeout = session.get("appName", "").partition(" ")
+    if name != _NAME or "transaction" not in session:
+        return False
+    gone = session.get("connectionId") not in connected
+    return gone or session["transaction"]["timeOpenMicros"] > float(timeout) * 1e6

@@ -46,6 +46,7 @@ class QueueHeader:
     only: str | None = None  # who posted everything that is there
     move: str | None = None  # id of the move that the queue is part of
     shut: int = 0  # SHUT while it is shut for that move, AWAY once it has moved away
+    subscribed: bool = False  # whether posts need tickets
     rev: int = 0  # grows with each transaction
 
     def expect(self, due: int) -> None:
@@ -181,6 +182,7 @@ def _changing(queue: QueueHeader) -> Document:
         "only": queue.only,
         "move": queue.move,
         "shut": queue.shut,
+        "sub": queue.subscribed,
     }
 
 
@@ -197,6 +199,7 @@ def header_of(address: Address, found: Document) -> QueueHeader:
         only=found.get("only"),
         move=found.get("move"),
         shut=found.get("shut", 0),
+        subscribed=found.get("sub", False),
         rev=found["rev"] + 1,
     )
 

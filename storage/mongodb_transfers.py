@@ -100,7 +100,9 @@ class MongoTransfers:
             if queue is None or queue.move != move or queue.shut == AWAY:
                 raise MoveInterrupted
             queue.shut, queue.due = SHUT, NEVER
-            return Outline(last=queue.last, free=queue.free, claimed=queue.claimed)
+            return Outline(
+                last=queue.last, subscribed=queue.subscribed, free=queue.free, claimed=queue.claimed
+            )
 
         return self._writers.write(address, step)
 
@@ -159,6 +161,7 @@ class MongoTransfers:
         def step(work: QueueWork) -> None:
             queue = _admitted(work, move)
             queue.last, queue.free, queue.claimed = outline.last, outline.free, outline.claimed
+            queue.subscribed = outline.subscribed
 
         self._writers.write(address, step)
 

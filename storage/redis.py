@@ -10,7 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
-from queues.errors import ClaimNotFound, ClaimNotHeld, KeyReused, MessageClaimed, QueueMoved, QueueNotFound
+from queues.errors import (
+    ClaimNotFound,
+    ClaimNotHeld,
+    FanOutChanged,
+    KeyReused,
+    MessageClaimed,
+    QueueMoved,
+    QueueNotFound,
+)
 from queues.identity import message_id, new_claim_id, new_generation, split_id
 from queues.models import (
     Address,
@@ -27,7 +35,7 @@ from queues.models import (
     Selection,
     Stats,
 )
-from storage.redis_keys import SHARDS, base_key, due_key, shard_of
+from storage.redis_keys import SHARDS, base_key, due_key, outbox, shard_of
 from storage.redis_link import RedisLink
 from storage.redis_records import RedisRecords
 from storage.redis_transfers import RedisTransfers
@@ -75,28 +83,35 @@ class RedisMessages:
         now: int,
         once: Once | None = None,
         create: bool = False,
+        tickets: Sequence[NewMessage] | None = (),
     ) -> Posted:
         """Append messages; see the port."""
-        rows = [
-            (
-                pack_message(message.client_id, life.created, message.body, sealed=message.sealed),
-                life.expires,
-                now + message.delay * 1000 if message.delay else 0,
-            )
-            for message in messages
-            for life in (message.life_from(now),)
-        ]
         key = (once.key, once.fingerprint, once.window * 1000) if once else (False, b"", 0)
         clients = {message.client_id for message in messages}
         client = pack_client(clients.pop()) if len(clients) == 1 else False
-        word, *answer = self._answer("post", address, now, create, new_generation(), *key, client, rows)
+        box: tuple[object, ...] = (tickets is not None and (),)
+        if tickets:
+            where = outbox(shard_of(address) if self._link.clustered else 0)
+            box = (_rows(tickets, now), self._base(where), new_generation())
+        rows = _rows(messages, now)
+        word, *answer = self._answer("post", address, now, create, new_generation(), *key, client, rows, *box)
         if word == b"unknown":
             raise QueueNotFound
         if word == b"reused":
             raise KeyReused
+        if word == b"fan":
+            raise FanOutChanged(subscribed=answer[0])
         generation, first, count, repeated = answer
         ids = [message_id(place, generation.decode()) for place in range(first, first + count)]
         return Posted(ids=ids, repeated=repeated)
+
+    def subscribe(self, address: Address, *, subscribed: bool) -> None:
+        """Note whether there are subscribers; see the port."""
+        self._answer("subscribe", address, new_generation(), subscribed)
+
+    def outboxes(self) -> Sequence[Address]:
+        """Return the one there is, or, in a cluster, that of each shard; see the port."""
+        return [outbox(shard) for shard in range(SHARDS if self._link.clustered else 1)]
 
     def get(self, address: Address, ids: Iterable[str], *, now: int) -> Sequence[Message]:
         """Return messages by id; see the port."""
@@ -278,6 +293,19 @@ class RedisMessages:
                 raise QueueMoved(address, answer[1].decode())
             if answer[0] != b"again":
                 return answer
+
+
+def _rows(messages: Sequence[NewMessage], now: int) -> list[tuple[bytes, int, int]]:
+    """Return messages as the script takes them."""
+    return [
+        (
+            pack_message(message.client_id, life.created, message.body, sealed=message.sealed),
+            life.expires,
+            now + message.delay * 1000 if message.delay else 0,
+        )
+        for message in messages
+        for life in (message.life_from(now),)
+    ]
 
 
 def _split(ids: Iterable[str]) -> list[tuple[int, str]]:

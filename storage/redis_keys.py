@@ -6,12 +6,15 @@ import hashlib
 
 from queues.models import Address
 
+_OUTBOX = "outbox"
 SHARDS = 64  # fixed: a queue's shard is part of its keys
 
 
 def shard_of(address: Address) -> int:
     """Return the shard of a queue. What its name has behind a ">" does not matter: a queue's annexes are with it."""
-    name = address.queue.partition(">")[0]
+    name, _, annex = address.queue.partition(">")
+    if (address.project, name) == ("", _OUTBOX):
+        return int(annex)
     digest = hashlib.blake2b(address.project.encode() + b"\0" + name.encode(), digest_size=4).digest()
     return int.from_bytes(digest) % SHARDS
 
@@ -20,6 +23,11 @@ def base_key(prefix: str, address: Address) -> str:
     """Return the key that all keys of a queue begin with; its length makes the project's end plain."""
     length = len(address.project.encode())
     return f"{prefix}:{{{shard_of(address)}}}:{length}:{address.project}:{address.queue}"
+
+
+def outbox(shard: int) -> Address:
+    """Return where the tickets of a shard's queues wait."""
+    return Address(project="", queue=f"{_OUTBOX}>{shard}")
 
 
 def due_key(prefix: str, shard: int) -> str:

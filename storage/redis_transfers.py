@@ -53,8 +53,8 @@ class RedisTransfers:
 
     def shut(self, address: Address, move: str) -> Outline:
         """Shut the queue; see the port."""
-        last, free, claimed = self._answer("shut", address, move)
-        return Outline(last=last, free=free, claimed=claimed)
+        last, subscribed, free, claimed = self._answer("shut", address, move)
+        return Outline(last=last, subscribed=subscribed, free=free, claimed=claimed)
 
     def retire(self, address: Address, move: str, *, now: int) -> None:
         """Drop what the queue holds; see the port."""
@@ -89,7 +89,7 @@ class RedisTransfers:
 
     def arrive(self, address: Address, move: str, outline: Outline) -> None:
         """Take over the outline; see the port."""
-        self._answer("arrive", address, move, outline.last)
+        self._answer("arrive", address, move, outline.last, outline.subscribed)
 
     def reopen(self, address: Address, move: str) -> None:
         """Open the queue again; see the port."""

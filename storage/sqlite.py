@@ -20,6 +20,7 @@ from typing import Final, TypeVar
 from queues.errors import (
     ClaimNotFound,
     ClaimNotHeld,
+    FanOutChanged,
     KeyReused,
     MessageClaimed,
     QueueNotFound,
@@ -27,6 +28,7 @@ from queues.errors import (
 )
 from queues.identity import message_id, new_claim_id, place_of
 from queues.models import (
+    OUTBOX,
     Address,
     Claim,
     Claimed,
@@ -111,6 +113,7 @@ class SqliteMessages:
         now: int,
         once: Once | None = None,
         create: bool = False,
+        tickets: Sequence[NewMessage] | None = (),
     ) -> Posted:
         """Append messages; see the port."""
 
@@ -120,8 +123,14 @@ class SqliteMessages:
                 if not create:
                     raise QueueNotFound
                 queue = create_queue(connection, address)
+                queue.subscribed = int(bool(tickets))
             if once is not None and (earlier := _repeated(connection, queue, once, now)):
                 return earlier
+            if tickets is not None and queue.subscribed != bool(tickets):
+                raise FanOutChanged(subscribed=bool(queue.subscribed))
+            if tickets:
+                outbox = find_queue(connection, OUTBOX) or create_queue(connection, OUTBOX)
+                _append(connection, outbox, tickets, now)
             first = queue.last_seq + 1
             _append(connection, queue, messages, now)
             if once is not None:
@@ -132,6 +141,20 @@ class SqliteMessages:
             return Posted(ids=_ids(queue, first, len(messages)))
 
         return self._file.write(step)
+
+    def subscribe(self, address: Address, *, subscribed: bool) -> None:
+        """Note whether there are subscribers; see the port."""
+
+        def step(connection: sqlite3.Connection) -> None:
+            queue = find_queue(connection, address) or create_queue(connection, address)
+            queue.subscribed = int(subscribed)
+            queue.save(connection)
+
+        self._file.write(step)
+
+    def outboxes(self) -> Sequence[Address]:
+        """Return the one there is; see the port."""
+        return (OUTBOX,)
 
     def get(self, address: Address, ids: Iterable[str], *, now: int) -> Sequence[Message]:
         """Return messages by id; see the port."""

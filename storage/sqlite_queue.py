@@ -41,6 +41,7 @@ class QueueHeader:
     only_client: str | None = None
     move: str | None = None
     shut: int = OPEN
+    subscribed: int = 0
 
     def expect(self, due: int) -> None:
         """Note that something falls due."""
@@ -52,7 +53,7 @@ class QueueHeader:
             _SQL["queue_save"],
             (
                 *(self.pile, self.last_seq, self.free, self.claimed, self.next_due, self.only_client),
-                *(self.move, self.shut, self.n),
+                *(self.move, self.shut, self.subscribed, self.n),
             ),
         )
 

@@ -103,7 +103,12 @@ class SqliteTransfers:
             queue = _moving(connection, address, move)
             queue.shut, queue.next_due = SHUT, NEVER
             queue.save(connection)
-            return Outline(last=queue.last_seq, free=queue.free, claimed=queue.claimed)
+            return Outline(
+                last=queue.last_seq,
+                subscribed=bool(queue.subscribed),
+                free=queue.free,
+                claimed=queue.claimed,
+            )
 
         return self._file.write(step)
 
@@ -160,6 +165,7 @@ class SqliteTransfers:
         def step(connection: sqlite3.Connection) -> None:
             queue = _admitted(connection, address, move)
             queue.last_seq, queue.free, queue.claimed = outline.last, outline.free, outline.claimed
+            queue.subscribed = int(outline.subscribed)
             queue.save(connection)
 
         self._file.write(step)

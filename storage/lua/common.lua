@@ -4,7 +4,7 @@
 -- project's length in bytes, so that no two queues share a base. Its own keys are
 --   BASE:h  hash    header: gen (ends every message id), last (place of the newest message so far),
 --                   only (who posted everything that is there; nothing if several did),
---                   move (id of the move that it is part of), shut (1 while it is shut for that move, 2 once
+--                   sub (1 if posts need tickets), move (id of the move that it is part of), shut (1 while it is shut for that move, 2 once
 --                   it has moved away), stamp (counts the changes during the move)
 --   BASE:m  hash    place -> message: length of client (1 byte), client, sealed (1 byte), created (8), body
 --   BASE:r  zset    places that are ready, by place
@@ -39,11 +39,11 @@ local watched = {}  -- bases of queues that are about to move
 
 -- Returns a queue's header; or nil and what to answer, where there is none or it is shut.
 local function queue_at(base)
-    local header = call("HMGET", base .. ":h", "gen", "last", "only", "move", "shut")
+    local header = call("HMGET", base .. ":h", "gen", "last", "only", "move", "shut", "sub")
     if not header[1] then return nil, UNKNOWN end
     if header[5] then return nil, answer("moved", header[4]) end
     watched[base] = header[4]
-    return {base = base, gen = header[1], last = tonumber(header[2]), only = header[3]}
+    return {base = base, gen = header[1], last = tonumber(header[2]), only = header[3], sub = header[6]}
 end
 
 -- Notes that things changed, if the queue is about to move.

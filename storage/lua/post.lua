@@ -1,14 +1,21 @@
 -- Appends messages. Argument: {now, may create, generation for a new queue, idempotency key or false,
--- fingerprint, window (ms), client if all have the same or false, {{message, expiry, end of delay or 0}, ...}}.
--- Answers {ok, generation, first place, count, repeated}, {unknown}, {moved, move} or {reused}.
--- Keys: h, m, r, d, v, x, i, j, due.
+-- fingerprint, window (ms), client if all have the same or false, messages, tickets or false, base of the outbox,
+-- generation for a new outbox}; messages and tickets are {message, expiry, end of delay or 0} each. A queue that is
+-- made has subscribers if there are tickets. With false for tickets nobody is told.
+-- Answers {ok, generation, first place, count, repeated}, {unknown}, {moved, move}, {reused}, or {fan, whether it
+-- has subscribers} if that does not fit the tickets. Keys: h, m, r, d, v, x, i, j, q, due; the same of the outbox.
 local base = KEYS[1]
-local now, may_create, generation, key, fingerprint, window, client, messages = unpack(ARGS)
+local now, may_create, generation, key, fingerprint, window, client, messages, tickets, outbox, box_generation =
+    unpack(ARGS)
 local queue, refusal = queue_at(base)
 if not queue then
     if refusal ~= UNKNOWN or not may_create then return refusal end
     queue = {base = base, gen = generation, last = 0}
     call("HSET", base .. ":h", "gen", generation, "last", 0)
+    if tickets and #tickets > 0 then
+        queue.sub = "1"
+        call("HSET", base .. ":h", "sub", 1)
+    end
 end
 if key then
     local earlier = call("HGET", base .. ":i", key)
@@ -20,31 +27,45 @@ if key then
         end
     end
 end
-local first, due = queue.last + 1, math.huge
-for i, message in ipairs(messages) do
-    local place = queue.last + i
-    local body, expires, visible = unpack(message)
-    call("HSET", base .. ":m", place, body)
-    call("ZADD", base .. ":x", expires, place)
-    if visible > 0 then
-        call("ZADD", base .. ":d", place, place)
-        call("ZADD", base .. ":v", visible, place)
-        due = math.min(due, visible)
-    else
-        call("ZADD", base .. ":r", place, place)
+if tickets and (#tickets > 0) ~= (queue.sub == "1") then return answer("fan", queue.sub == "1") end
+
+-- Puts messages at the end; returns when the first of them falls due.
+local function append(to, entries, only)
+    local due = math.huge
+    for i, entry in ipairs(entries) do
+        local place = to.last + i
+        local body, expires, visible = unpack(entry)
+        call("HSET", to.base .. ":m", place, body)
+        call("ZADD", to.base .. ":x", expires, place)
+        if visible > 0 then
+            call("ZADD", to.base .. ":d", place, place)
+            call("ZADD", to.base .. ":v", visible, place)
+            due = math.min(due, visible)
+        else
+            call("ZADD", to.base .. ":r", place, place)
+        end
+        due = math.min(due, expires)
+        if watched[to.base] then touch(to.base, "m", {place}) end
     end
-    due = math.min(due, expires)
+    if call("ZCARD", to.base .. ":x") > #entries and to.only ~= only then only = false end
+    call("HSET", to.base .. ":h", "last", to.last + #entries, "only", only or "")
+    return due
 end
-if call("ZCARD", base .. ":x") > #messages and queue.only ~= client then client = false end
-call("HSET", base .. ":h", "last", queue.last + #messages, "only", client or "")
+
+if tickets and #tickets > 0 then
+    local box = queue_at(outbox)
+    if not box then
+        box = {base = outbox, gen = box_generation, last = 0}
+        call("HSET", outbox .. ":h", "gen", box_generation)
+    end
+    expect(outbox, append(box, tickets, false))
+end
+local first, due = queue.last + 1, append(queue, messages, client)
 if key then
     call("HSET", base .. ":i", key, cmsgpack.pack({fingerprint, first, #messages, now + window}))
     call("ZADD", base .. ":j", now + window, key)
+    if watched[base] then touch(base, "o", {key}) end
     due = math.min(due, now + window)
-end
-if watched[base] then
-    for place = first, queue.last + #messages do touch(base, "m", {place}) end
-    if key then touch(base, "o", {key}) end
 end
 expect(base, due)
 return answer("ok", queue.gen, first, #messages, false)

@@ -2,11 +2,11 @@
 -- A list of numbers is passed as JSON text and read with json_each.
 
 -- name: queue_load
-SELECT n, generation, pile, last_seq, free, claimed, next_due, only_client, move, shut
+SELECT n, generation, pile, last_seq, free, claimed, next_due, only_client, move, shut, subscribed
 FROM queue WHERE project = ? AND name = ?
 
 -- name: queue_load_by_number
-SELECT n, generation, pile, last_seq, free, claimed, next_due, only_client, move, shut
+SELECT n, generation, pile, last_seq, free, claimed, next_due, only_client, move, shut, subscribed
 FROM queue WHERE n = ?
 
 -- name: queue_insert
@@ -15,7 +15,9 @@ VALUES (?, ?, ?, ?, 0, 0, 0, ?)
 
 -- name: queue_save
 UPDATE queue
-SET pile = ?, last_seq = ?, free = ?, claimed = ?, next_due = ?, only_client = ?, move = ?, shut = ? WHERE n = ?
+SET pile = ?, last_seq = ?, free = ?, claimed = ?, next_due = ?, only_client = ?, move = ?, shut = ?,
+    subscribed = ?
+WHERE n = ?
 
 -- name: queue_delete
 DELETE FROM queue WHERE n = ?
