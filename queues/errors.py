@@ -167,14 +167,13 @@ class BadSignature(HermodError):
     code = "bad-signature"
 
 
-class OnTheWay(HermodError):
-    """The queue is on its way to another store."""
+class Untold(HermodError):
+    """Something between a store and a service, which handles it: no client is ever told."""
 
-    # Its members pass between the stores and the services, which handle them: no client ever gets one.
-    code = "on-the-way"
+    code = "untold"
 
 
-class QueueMoved(OnTheWay):
+class QueueMoved(Untold):
     """The queue is shut in this store: it moves, or has moved, to another one."""
 
     code = "queue-moved"
@@ -185,7 +184,7 @@ class QueueMoved(OnTheWay):
         self.move = move  # id of the move that it is shut for
 
 
-class FanOutChanged(HermodError):
+class FanOutChanged(Untold):
     """A queue has got its first subscriber, or lost its last one, since the post was made ready."""
 
     code = "fan-out-changed"
@@ -195,7 +194,7 @@ class FanOutChanged(HermodError):
         self.subscribed = subscribed  # whether it has any
 
 
-class MoveInterrupted(OnTheWay):
+class MoveInterrupted(Untold):
     """The queue was purged, deleted, or taken over by another move."""
 
     code = "move-interrupted"

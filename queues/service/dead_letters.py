@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections import OrderedDict
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from threading import Event
 
@@ -92,8 +93,11 @@ class DeadLetterService:
     def deliver(self, way: Way) -> None:
         """See to what a claim has moved the first step of a way."""
         stored = way.step.address
-        if stored != way.end or self._queues.ensure(way.end, beside=way.pool).pool != way.pool:
-            # It is in an annex; or the queue was deleted and declared elsewhere just now.
+        if stored != way.end:
+            with suppress(StoreError):  # it is safe in the annex, from where the janitor will take it
+                self._forward(way.pool, stored, way.end)
+        elif self._queues.ensure(way.end, beside=way.pool).pool != way.pool:
+            # The queue was deleted and declared elsewhere just now.
             self._forward(way.pool, stored, way.end)
 
     def forward(self, annex: Annex) -> None:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from threading import Event
 
-from queues.errors import HermodError, NoPool, OnTheWay, PoolNotFound, StoreError
+from queues.errors import HermodError, MoveInterrupted, NoPool, PoolNotFound, QueueMoved, StoreError
 from queues.models import (
     Address,
     Cargo,
@@ -190,7 +190,7 @@ class MovingService:
         arrival = self._catalogue.enter(to, address)
         try:
             messages = self._carry(queue, move, stop) if self._set_out(queue, move) else None
-        except OnTheWay:  # called off
+        except (MoveInterrupted, QueueMoved):
             messages = None
         except HermodError:
             with suppress(StoreError):  # what cannot be done now is found by its note

@@ -151,7 +151,7 @@ class QueueService:
         while True:
             queue = self._catalogue.find(address)
             if queue is None:
-                self._drop(address, "")  # what a failed deletion may have left
+                self._drop_leftovers(address)
                 return
             resident = self._catalogue.resident(queue.pool, address)
             if self._catalogue.remove(queue):
@@ -211,6 +211,12 @@ class QueueService:
 
     def _drop(self, address: Address, pool: str) -> None:
         self._pools.driver(pool).messages.drop(self._catalogue.stored(address))
+
+    def _drop_leftovers(self, address: Address) -> None:
+        """Drop what a deletion that failed may have left: it left the residents' notes, too."""
+        for pool in self._pools.names() if self._placed else [""]:
+            if not pool or self._catalogue.resident(pool, address) is not None:
+                self._drop(address, pool)
 
     def _choose(self, beside: str) -> str:
         return beside if beside and self._pools.accepts(beside) else self._pools.choose()
