@@ -13,6 +13,7 @@ from pymongo import ASCENDING, IndexModel, MongoClient
 from pymongo.client_session import ClientSession
 from pymongo.errors import ConfigurationError, InvalidURI, OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
+from pymongo.uri_parser import split_options
 from pymongo.write_concern import WriteConcern
 
 from queues.errors import StoreUnavailable, StoreUnsupported
@@ -67,6 +68,9 @@ class MongoLink:
     def __init__(self, uri: str, *, timeout: float) -> None:
         self.timeout = timeout
         try:
+            parts = urlsplit(uri)
+            if parts.query:
+                split_options(parts.query, warn=False)  # MongoClient would ignore what is wrong with it
             self.client: MongoClient[Document] = MongoClient(
                 uri,
                 serverSelectionTimeoutMS=int(timeout * 1000),
@@ -78,7 +82,7 @@ class MongoLink:
             )
         except (InvalidURI, ConfigurationError, ValueError) as error:
             raise StoreUnsupported(f"The URI of the MongoDB store is wrong: {error}.") from error
-        name = urlsplit(uri).path.strip("/") or "hermod"
+        name = parts.path.strip("/") or "hermod"
         self.snapshots = self.client[name]  # for sessions that read at one point in time
         self.database = self.snapshots.with_options(
             read_concern=ReadConcern("majority"),
@@ -158,7 +162,7 @@ class MongoLink:
         self._prepared = True
 
 
-def _is_abandoned(session: Document, connected: Collection[int]) -> bool:
+def _is_abandoned(session: Document, connected: Collection[int | None]) -> bool:
     """Tell whether an idle session has a transaction of Hermod's whose process is gone or has given it up."""
     name, _, timeout = session.get("appName", "").partition(" ")
     if name != _NAME or "transaction" not in session:

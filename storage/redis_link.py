@@ -84,7 +84,7 @@ class RedisLink:
         except (TypeError, ValueError) as error:
             raise StoreUnsupported(f"The URI of the Redis store is wrong: {error}.") from error
         self.prefix = target.prefix
-        self._wait = target.wait
+        self.wait_replicas = target.wait
         self._fails_over = bool(target.kind)
         self._patience = max(1, int(timeout * 500))  # ms for the replicas: half of the time that there is
         self._sources: dict[str, str] = {}
@@ -127,7 +127,7 @@ class RedisLink:
             found = [_facts_of(server) for server in self._servers.primaries()]
         facts = {name: ", ".join(sorted({each[name] for each in found})) for name in found[0]}
         replicas = min(int(each["replicas"]) for each in found)
-        facts |= {"replicas": str(replicas), "wait_replicas": str(self._wait)}
+        facts |= {"replicas": str(replicas), "wait_replicas": str(self.wait_replicas)}
         warnings = []
         if facts["appendonly"] != "yes":
             warnings.append(
@@ -141,27 +141,29 @@ class RedisLink:
             warnings.append(
                 f"maxmemory-policy is {facts['maxmemory-policy']}: Redis throws messages away when it is full."
             )
-        if self._wait > replicas:
+        if self.wait_replicas > replicas:
             warnings.append(
-                f"wait_replicas is {self._wait} and a server has {replicas} replicas: what is written is refused."
+                f"wait_replicas is {self.wait_replicas} and a server has {replicas} replicas: what is written is refused."
             )
-        if self._fails_over and not self._wait:
+        if self._fails_over and not self.wait_replicas:
             warnings.append("wait_replicas is 0: a fail-over loses what the replica has not received yet.")
         return Durability(driver="redis", facts=facts, warnings=warnings)
 
     def _call(self, script: str, key: str, call: Command) -> Any:  # noqa: ANN401 - what the script answers
-        if not self._wait or script in _READERS:
+        if not self.wait_replicas or script in _READERS:
             (answer,) = self._servers.send(key, [call])
             return _checked(answer)
         # WAIT waits for what its own connection wrote. A script that finds its work done already, by a request
         # that was given up, must not be answered before that work is on the replicas: hence a write in any case.
         fence = [] if script in _TAKERS else [("SET", f"{key}:fence", "", "PX", 1)]
-        wait = ("WAIT", self._wait, self._patience)
+        wait = ("WAIT", self.wait_replicas, self._patience)
         answer, *others = self._servers.send(key, [call, *fence, wait])
         _checked(answer)
         confirmed = [_checked(other) for other in others][-1]
-        if confirmed < self._wait:
-            raise StoreUnavailable(f"Redis: {confirmed} of {self._wait} replicas have the change in time.")
+        if confirmed < self.wait_replicas:
+            raise StoreUnavailable(
+                f"Redis: {confirmed} of {self.wait_replicas} replicas have the change in time."
+            )
         return answer
 
     def _ask_time(self) -> float:
@@ -228,10 +230,10 @@ class _Target:
 
     def servers(self, timeout: float) -> Servers:
         """Return what the URI names."""
+        self.connect(self.hosts[0], timeout)  # so that a wrong option is found at once
         if self.kind == "cluster":
             if self.path:
                 raise ValueError("a cluster has no databases")
-            self.connect(self.hosts[0], timeout)  # so that a wrong option is found at once
             return Cluster(self.hosts, self.connect, timeout=timeout)
         if self.kind == "sentinel":
             if not self.path:
