@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 import falcon
+import pymongo
 import pytest
 import structlog
 from falcon import testing
@@ -91,12 +92,23 @@ GOOD_BODIES: Mapping[tuple[str, str], Any] = {
     ("PATCH", "/v2/queues/q1/claims/1"): {},
 }
 
+
+def _mongodb_uri(_folder: Path) -> str:
+    """Return the URI of a database that is empty: one for all tests, since making one takes longer than a test."""
+    uri = servers.mongodb_uri(Path("rest"))
+    with pymongo.MongoClient[JsonObject](uri) as client:
+        database = client.get_default_database()
+        for name in database.list_collection_names():
+            database[name].delete_many({})
+    return uri
+
+
 #: How to name a store that belongs to a folder.
 STORES: Mapping[str, Callable[[Path], str]] = {
     "memory": lambda _folder: "memory:",
     "sqlite": lambda folder: f"sqlite:///{folder}/hermod.db",
     "redis": servers.redis_uri,
-    "mongodb": servers.mongodb_uri,
+    "mongodb": _mongodb_uri,
 }
 POOLED = "pools"  # two pools, and SQLite for the records
 
