@@ -13,11 +13,26 @@ from typing import TypeAlias
 import pytest
 import structlog
 
+from tests import servers
 from tests.acceptance.direct import Direct
 from tests.acceptance.processes import Hermod
 
 #: Makes a service with a folder of its own; it runs when it is told to, and never longer than the test.
 MakeHermod: TypeAlias = Callable[..., Hermod]
+
+
+#: How to name a store that belongs to a folder and that several services can share.
+_SHARED: dict[str, Callable[[Path], str]] = {
+    "sqlite": lambda folder: f"sqlite:///{folder}/shared.db",
+    "redis": servers.redis_uri,
+    "mongodb": servers.mongodb_uri,
+}
+
+
+@pytest.fixture(params=_SHARED)
+def shared_store(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URI of a store of the test's own, of each kind in turn."""
+    return _SHARED[request.param](tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +54,10 @@ def hermod(tmp_path: Path) -> Iterator[MakeHermod]:
     """A way to make services, which are killed at the end of the test."""
     made: list[Hermod] = []
 
-    def make(command: str = "serve", *arguments: str, **environ: str) -> Hermod:
+    def make(command: str = "serve", *arguments: str, store: str = "", **environ: str) -> Hermod:
         folder = tmp_path / f"hermod-{len(made)}"
         folder.mkdir()
-        made.append(Hermod(folder=folder, command=command, arguments=arguments, environ=environ))
+        made.append(Hermod(folder=folder, uri=store, command=command, arguments=arguments, environ=environ))
         return made[-1]
 
     try:

@@ -138,6 +138,7 @@ class Hermod:
     """A command of Hermod on a port and a store; it can be ended and started again."""
 
     folder: Path
+    uri: str = ""  # of its store; "" for a SQLite file in its folder
     command: str = "serve"
     arguments: Sequence[str] = ()
     environ: dict[str, str] = field(default_factory=dict)
@@ -157,7 +158,7 @@ class Hermod:
 
     def command_line(self) -> list[str]:
         """Return the command and its arguments."""
-        store, bind = f"sqlite:///{self.store}", f"127.0.0.1:{self.port}"
+        store, bind = self.uri or f"sqlite:///{self.store}", f"127.0.0.1:{self.port}"
         given = [*self.arguments]
         if "--bind" not in given:
             given += ["--bind", bind]

@@ -62,8 +62,8 @@ class Post:
     ids: list[str] = field(default_factory=list)  # as answered; none if there was no answer
 
 
-def test_p1_p10_what_was_answered_survives_kill_9(hermod: MakeHermod) -> None:
-    service = hermod("serve", "--workers", "2", "--threads", "4").start()
+def test_p1_p10_what_was_answered_survives_kill_9(hermod: MakeHermod, shared_store: str) -> None:
+    service = hermod("serve", "--workers", "2", "--threads", "4", store=shared_store).start()
     pacemaker = Pacemaker(service, every=120)
     posts: list[list[Post]] = [[] for _ in range(PRODUCERS)]
     retried = Counter[bool]()
@@ -176,8 +176,8 @@ class Consumers:
         self.pacemaker.answered()
 
 
-def test_p4_acked_stays_acked_through_kill_9(hermod: MakeHermod) -> None:
-    service = hermod("serve", "--workers", "2", "--threads", "4").start()
+def test_p4_acked_stays_acked_through_kill_9(hermod: MakeHermod, shared_store: str) -> None:
+    service = hermod("serve", "--workers", "2", "--threads", "4", store=shared_store).start()
     bodies = [f"m{number}" for number in range(3000)]
     with service.client() as client:
         dead_letter = {"_max_claim_count": 1, "_dead_letter_queue": "dead"}
