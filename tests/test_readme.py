@@ -33,7 +33,7 @@ END = 40  # seconds until the service has stopped
 
 # What differs from run to run. The same id is the same id throughout a page, so ids are numbered.
 IDS = re.compile(r"\b[0-9a-f]{64}\b|\b[0-9a-f]{32}\b|hmd_[0-9a-f]{16}_[\w-]{43}|\b[0-9a-f]{16}\b")
-TIMES = re.compile(r'"age": ?\d+|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d')
+TIMES = re.compile(r'"age": ?\d+|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d|\b\d+/s\b')
 
 # What the reader is to make, where a page prints a word in capitals.
 OWN = {
