@@ -166,7 +166,7 @@ class MessageStore(Protocol):
 class QueueTransfers(Protocol):
     """Queues on their way from one store to another, while posts and claims go on.
 
-    A move has an id. At the source: `depart`, `export` until it has caught up, `shut`,
+    A move has an id. It is announced at the target by `depart`. At the source: `depart`, `export` until it has caught up, `shut`,
     `export` until it has caught up with the rest, and `retire` once the queue is known
     to live elsewhere. At the target: `admit`, `load` of each cargo, `arrive`, and
     `reopen` once the queue is known to live there. Shut is a state of the queue in one
@@ -194,8 +194,12 @@ class QueueTransfers(Protocol):
     def retire(self, address: Address, move: str, *, now: int) -> None:
         """Drop what the queue holds, if this move shut it; it stays shut for an hour, then it is forgotten."""
 
-    def admit(self, address: Address, move: str, generation: str) -> None:
-        """Make an empty queue that is shut, in place of whatever stands there."""
+    def admit(self, address: Address, move: str, generation: str, *, announced: bool = False) -> None:
+        """Make an empty queue that is shut, in place of whatever stands there.
+
+        With `announced` only if this move departed there before, too, and nobody else has been there
+        since: so nothing is overwritten that came later. Raises MoveInterrupted.
+        """
 
     def load(self, address: Address, move: str, cargo: Cargo) -> None:
         """Take over what a cargo says. Raises MoveInterrupted unless this move admitted the queue."""

@@ -89,9 +89,11 @@ class MemoryTransfers:
             if queue is not None:
                 self._state.queues[address] = MemoryQueue(move=move, shut=True, forgotten=now + _REMEMBERED)
 
-    def admit(self, address: Address, move: str, generation: str) -> None:
+    def admit(self, address: Address, move: str, generation: str, *, announced: bool = False) -> None:
         """Make an empty queue that is shut; see the port."""
         with self._state.lock:
+            if announced:
+                self._moving(address, move)
             self._state.queues[address] = MemoryQueue(generation=generation, move=move, shut=True)
 
     def load(self, address: Address, move: str, cargo: Cargo) -> None:

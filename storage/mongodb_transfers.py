@@ -117,13 +117,15 @@ class MongoTransfers:
 
         self._if_shut(address, move, step)
 
-    def admit(self, address: Address, move: str, generation: str) -> None:
+    def admit(self, address: Address, move: str, generation: str, *, announced: bool = False) -> None:
         """Make an empty queue that is shut; see the port."""
 
         def step(work: QueueWork) -> None:
             old = work.header()
             if old is not None:
                 drop_queue(work, old)
+            if announced and (old is None or old.move != move or old.shut == AWAY):
+                raise MoveInterrupted
             queue = work.create(address, generation=generation)
             queue.move, queue.shut = move, SHUT
 

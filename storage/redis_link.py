@@ -239,8 +239,9 @@ class _Target:
             if not self.path:
                 raise StoreUnsupported("The URI of a Sentinel store ends with the name of the service.")
             # They are asked one after the other, so they share the time.
-            patience = _bounded(timeout / len(self.hosts))
-            sentinel = Sentinel(self.hosts, sentinel_kwargs=patience)  # type: ignore[no-untyped-call]
+            asking = _bounded(timeout / len(self.hosts))
+            asking |= {name: value for name, value in self.options.items() if name.startswith("ssl")}
+            sentinel = Sentinel(self.hosts, sentinel_kwargs=asking)  # type: ignore[no-untyped-call]
             options = _bounded(timeout) | self.options
             options["db"] = int(self.path[1]) if len(self.path) > 1 else 0
             return _OneServer(sentinel.master_for(self.path[0], **options))  # type: ignore[no-untyped-call]

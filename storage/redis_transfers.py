@@ -60,9 +60,9 @@ class RedisTransfers:
         """Drop what the queue holds; see the port."""
         self._run("leave", address, move, "retire", _REMEMBERED)
 
-    def admit(self, address: Address, move: str, generation: str) -> None:
+    def admit(self, address: Address, move: str, generation: str, *, announced: bool = False) -> None:
         """Make an empty queue that is shut; see the port."""
-        self._run("admit", address, move, generation)
+        self._answer("admit", address, move, generation, announced)
 
     def load(self, address: Address, move: str, cargo: Cargo) -> None:
         """Take over a cargo; see the port."""

@@ -126,11 +126,11 @@ class SqliteTransfers:
 
         self._file.write(step)
 
-    def admit(self, address: Address, move: str, generation: str) -> None:
+    def admit(self, address: Address, move: str, generation: str, *, announced: bool = False) -> None:
         """Make an empty queue that is shut; see the port."""
 
         def step(connection: sqlite3.Connection) -> None:
-            old = load_queue(connection, address)
+            old = _moving(connection, address, move) if announced else load_queue(connection, address)
             if old is not None:
                 drop_queue(connection, old)
             row = (address.project, address.queue, generation, new_pile(connection), NEVER, move)

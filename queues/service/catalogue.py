@@ -27,6 +27,10 @@ from queues.service.pools import PoolService
 
 T = TypeVar("T")
 
+SUBSCRIPTION = "subscription"  # the kind of the records of subscriptions
+
+MOVE = "move"  # the kind of the notes of moves
+
 _RESIDENT = "resident"
 _WISH = "wish"
 _SCAN = 200  # residents read at once
@@ -198,6 +202,19 @@ class Catalogue:
     def population(self, pool: str) -> int:
         """Count the notes of a pool."""
         return self.records.count(_RESIDENT, pool)
+
+    def moves(self) -> Iterator[Record]:
+        """Return the notes of the moves that are not wholly done or undone."""
+        after = ""
+        while page := self.records.scan(MOVE, "", after=after, limit=_SCAN):
+            yield from page
+            after = page[-1].name
+
+    def crossings(self, address: Address) -> Collection[str]:
+        """Return the pools that may hold something of a queue since it was moved."""
+        where = {"project": address.project, "queue": address.queue}
+        notes = [note.data for note in self.moves() if where.items() <= note.data.items()]
+        return {pool for note in notes for pool in (note["from"], note["to"])}
 
     def ask_to_move(self, address: Address) -> None:
         """Note that a queue asks for another flavor than it had."""

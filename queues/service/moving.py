@@ -31,16 +31,16 @@ from queues.models import (
     Record,
 )
 from queues.ports import Driver, RecordStore
-from queues.service.catalogue import Catalogue
+from queues.service.catalogue import MOVE, Catalogue
 from queues.service.dead_letters import DeadLetterService
 from queues.service.pools import PoolService
 
-_MOVE, _DRAIN, _LEASE = "move", "drain", "lease"
+_DRAIN, _LEASE = "drain", "lease"
 _MOVER = "mover"
 _PART = 500  # things that one step copies
 _LEASE_TERM = 30_000  # ms that a mover which is not heard of keeps others waiting
 _BIRTH = 60_000  # ms that a queue may take to come into being behind its note
-_SCAN = 200  # notes read at once
+_ATTEMPTS = 200  # to write into a record that clients keep changing
 
 
 class _LeaseLost(HermodError):
@@ -122,7 +122,7 @@ class MovingService:
 
     def in_use(self, pool: str) -> bool:
         """Tell whether anything lives in a pool, or is on its way in or out."""
-        if any(pool in (note.data["from"], note.data["to"]) for note in self._notes()):
+        if any(pool in (note.data["from"], note.data["to"]) for note in self._catalogue.moves()):
             return True
         for annex in self._dead_letters.annexes():
             if annex.pool == pool:
@@ -154,7 +154,7 @@ class MovingService:
     def _work(self, stop: Event) -> Iterator[Callable[[], object]]:
         """Return what there is to do; each step stands alone, for a store that is down must not stop the others."""
         self._trouble = None
-        for note in list(self._notes()):
+        for note in list(self._catalogue.moves()):
             yield partial(self._clear, note)
         for address, wish in self._catalogue.wishes():
             yield partial(self._fulfil, address, wish, stop)
@@ -180,7 +180,7 @@ class MovingService:
         if queue is None:
             return None
         note = Record(
-            kind=_MOVE,
+            kind=MOVE,
             scope="",
             name=move.id,
             data={"project": address.project, "queue": address.queue, "from": queue.pool, "to": to},
@@ -189,6 +189,7 @@ class MovingService:
         resident = self._catalogue.resident(queue.pool, address)
         arrival = self._catalogue.enter(to, address)
         try:
+            self._announce(address, move)
             messages = self._carry(queue, move, stop) if self._set_out(queue, move) else None
         except (MoveInterrupted, QueueMoved):
             messages = None
@@ -205,9 +206,20 @@ class MovingService:
         queue = self._catalogue.find(address)
         return None if queue is None or queue.pool in ("", move.to) else queue
 
+    def _announce(self, address: Address, move: Move) -> None:
+        """Let the target know before the queue's record does: what comes there later is not overwritten."""
+        transfers = self._pools.driver(move.to).transfers
+        while True:
+            try:
+                transfers.depart(address, move.id)
+            except QueueMoved as shut:  # it went from there, or did not arrive there, a while ago
+                transfers.reopen(address, shut.move)
+            else:
+                return
+
     def _set_out(self, queue: Queue, move: Move) -> bool:
         """Write the move into the queue's record; false if it is not as it was."""
-        for _ in range(_SCAN):
+        for _ in range(_ATTEMPTS):
             found = self._catalogue.find(queue.address)
             if found is None or found.pool != queue.pool:
                 return False
@@ -256,7 +268,7 @@ class MovingService:
         else:
             source.transfers.reopen(address, note.name)
             target.transfers.discard(address, note.name)
-        self._records.remove(_MOVE, "", note.name)
+        self._records.remove(MOVE, "", note.name)
 
     def _fulfil(self, address: Address, wish: Record, stop: Event) -> None:
         """Move a queue to a pool of the flavor that it asks for, if there is one."""
@@ -301,9 +313,6 @@ class MovingService:
             return False
         self._catalogue.leave(note)
         return True
-
-    def _notes(self) -> Iterator[Record]:
-        yield from self._records.scan(_MOVE, "", limit=_SCAN)
 
     def _report(self, pool: str, *, queues: int = 0, messages: int = 0, problem: str | None = None) -> None:
         before = self.progress(pool)
@@ -374,7 +383,7 @@ class _Passage:
     def copy(self) -> Iterator[None]:
         """Copy the queue part by part, until the copy has caught up with it."""
         generation = self._source.depart(self._address, self._move)
-        self._target.admit(self._address, self._move, generation)
+        self._target.admit(self._address, self._move, generation, announced=True)
         while not self._copy_part():
             yield
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -156,9 +158,8 @@ class QueueService:
             resident = self._catalogue.resident(queue.pool, address)
             if self._catalogue.remove(queue):
                 break
-        self._drop(address, queue.pool)
-        if queue.move is not None:
-            self._drop(address, queue.move.to)
+        for pool in {queue.pool, *self._crossings(address)}:
+            self._drop(address, pool)
         self._catalogue.leave(resident)
 
     def list(self, project: str, listing: Listing) -> Sequence[Queue]:
@@ -215,7 +216,7 @@ class QueueService:
     def _drop_leftovers(self, address: Address) -> None:
         """Drop what a deletion that failed may have left: it left the residents' notes, too."""
         for pool in self._pools.names() if self._placed else [""]:
-            if not pool or self._catalogue.resident(pool, address) is not None:
+            if not pool or pool in crossings or self._catalogue.resident(pool, address) is not None:
                 self._drop(address, pool)
 
     def _choose(self, beside: str) -> str:
@@ -249,10 +250,14 @@ class QueueService:
             )
             for record in records:
                 if _matches(record, listing):
+        crossings = self._crossings(address)
                     yield queue_of(record)
             if len(records) < size:
                 return
             after = records[-1].name
+    def _crossings(self, address: Address) -> Collection[str]:
+        return self._catalogue.crossings(address) if self._placed else ()
+
 
 
 def _matches(record: Record, listing: Listing) -> bool:
