@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import enum
+import re
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from queues.errors import HermodError
 from queues.models import JsonObject
 
 LONGEST_DETAIL = 200  # characters
 LONGEST_PAUSE = 24 * 3600  # seconds; how long a subscriber may ask to be left alone
+
+_ID = re.compile(r"[!-\-/-~]{1,255}")  # what a header can carry, without the full stop
 
 
 class Kind(enum.StrEnum):
@@ -23,7 +27,7 @@ class Kind(enum.StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Delivery:
-    """One message on its way to one subscriber."""
+    """One message on its way to one subscriber; ValueError for an id that cannot be signed."""
 
     id: str  # webhook-id: the same on every attempt, without a full stop
     subscription_id: str  # keys of signatures are derived from it
@@ -34,6 +38,12 @@ class Delivery:
     payload: bytes  # the JSON text that the protocol posts
     body: bytes  # the message's own JSON text
     attempt: int = 1  # from 1
+
+    def __post_init__(self) -> None:
+        if not _ID.fullmatch(self.id):
+            raise ValueError(
+                "the id of a delivery is up to 255 printable ASCII characters without full stops"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,6 +61,13 @@ class Outcome:
         object.__setattr__(self, "detail", self.detail[:LONGEST_DETAIL])
         if self.retry_after is not None:
             object.__setattr__(self, "retry_after", min(max(0.0, self.retry_after), float(LONGEST_PAUSE)))
+
+
+class Undeliverable(HermodError):
+    """The subscription is of a kind that nothing can be delivered to."""
+
+    # Within notifiers only: its message becomes the detail of an outcome, REJECTED.
+    code = "undeliverable"
 
 
 class Notifier(Protocol):
