@@ -52,7 +52,7 @@ from queues.models import (
     Selection,
     Stats,
 )
-from storage.mongodb_link import BY_DELAY, BY_EXPIRY, CLAIMED, DELAYED, READY, Document, MongoLink
+from storage.mongodb_link import BY_CLAIM, BY_DELAY, BY_EXPIRY, CLAIMED, DELAYED, READY, Document, MongoLink
 from storage.mongodb_queue import (
     AWAY,
     NEVER,
@@ -264,13 +264,13 @@ class MongoMessages:
             claim = messages.database.claim.find_one({"_id": claim_id, "pile": queue.pile}, session=session)
             if claim is None:
                 return None
-            held = messages.find({"c": claim_id}, session=session).sort("seq", ASCENDING)
+            held = messages.find(_held(queue, [claim_id]), session=session).sort("seq", ASCENDING)
             return Claim(
                 id=claim_id,
                 ttl=claim["ttl"],
                 renewed=claim["cr"],
                 expires=claim["ex"],
-                messages=[queue.message(each) for each in held],
+                messages=[queue.message(each) for each in held.hint(BY_CLAIM)],
             )
 
         claim = self._look(address, now, look, absent=None)
@@ -291,10 +291,12 @@ class MongoMessages:
                 session=work.session,
             )
             work.touch(queue, "c", [claim_id])
-            work.touch_documents(queue, {"c": claim_id, "ex": {"$lt": until}})
+            sooner = {**_held(queue, [claim_id]), "ex": {"$lt": until}}
+            work.touch_documents(queue, sooner, hint=BY_CLAIM)
             work.database.message.update_many(
-                {"c": claim_id, "ex": {"$lt": until}},
+                sooner,
                 {"$set": {"ex": until + lease.grace * 1000}},
+                hint=BY_CLAIM,
                 session=work.session,
             )
             queue.expect(until)
@@ -593,12 +595,18 @@ def _lease(work: QueueWork, queue: QueueHeader, ready: Sequence[Document], lease
     return Claim(id=id_, ttl=lease.ttl, renewed=now, expires=until, messages=messages)
 
 
+def _held(queue: QueueHeader, claims: Sequence[str]) -> Document:
+    """Return what finds the messages of claims, without those that an earlier stay of the queue left."""
+    return {"c": {"$in": claims}, "pile": queue.pile}
+
+
 def _free(work: QueueWork, queue: QueueHeader, claims: Sequence[str]) -> int:
     """End claims; return how many messages they held."""
     work.touch(queue, "c", claims)
-    work.touch_documents(queue, {"c": {"$in": claims}})
+    work.touch_documents(queue, _held(queue, claims), hint=BY_CLAIM)
+    change = {"$set": {"st": READY}, "$unset": {"c": ""}}
     count = work.database.message.update_many(
-        {"c": {"$in": claims}}, {"$set": {"st": READY}, "$unset": {"c": ""}}, session=work.session
+        _held(queue, claims), change, hint=BY_CLAIM, session=work.session
     ).modified_count
     work.database.claim.delete_many({"_id": {"$in": claims}}, session=work.session)
     queue.claimed -= count

@@ -31,6 +31,7 @@ READY, DELAYED, CLAIMED = 0, 1, 2
 #: Indexes of the collection `message`.
 BY_EXPIRY: Final = [("pile", ASCENDING), ("ex", ASCENDING)]
 BY_DELAY: Final = [("pile", ASCENDING), ("vi", ASCENDING)]
+BY_CLAIM: Final = [("c", ASCENDING), ("seq", ASCENDING)]
 
 INDEXES: Final[dict[str, list[IndexModel]]] = {
     "queue": [IndexModel([("due", ASCENDING)])],
@@ -38,7 +39,7 @@ INDEXES: Final[dict[str, list[IndexModel]]] = {
         IndexModel([("pile", ASCENDING), ("st", ASCENDING), ("seq", ASCENDING)]),
         IndexModel(BY_EXPIRY),
         IndexModel(BY_DELAY, partialFilterExpression={"st": DELAYED}),
-        IndexModel([("c", ASCENDING), ("seq", ASCENDING)], partialFilterExpression={"c": {"$exists": True}}),
+        IndexModel(BY_CLAIM, partialFilterExpression={"c": {"$exists": True}}),
     ],
     "claim": [IndexModel([("pile", ASCENDING), ("ex", ASCENDING)])],
     "once": [IndexModel([("ex", ASCENDING)])],

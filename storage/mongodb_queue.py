@@ -84,7 +84,7 @@ class QueueWork:
         self._address = address
         self._queues: dict[Address, QueueHeader] = {}
         self._new: list[InsertOne[Document]] = []
-        self._touched: list[UpdateOne] = []
+        self._touched: dict[tuple[str, str], int] = {}  # by move and key; the rev of the change
 
     def queue(self, address: Address | None = None) -> QueueHeader | None:
         """Return a queue's header, locked for the rest of the transaction; None where there is none.
@@ -132,8 +132,11 @@ class QueueWork:
         """Note that things changed, if the queue is about to move: `m` places, `c` claims, `o` idempotency keys."""
         if queue.move is not None:
             for key in keys:
-                wanted = {"_id": {"m": queue.move, "k": f"{kind}{key}"}}
-                self._touched.append(UpdateOne(wanted, {"$set": {"n": queue.rev}}, upsert=True))
+                self._touched[queue.move, f"{kind}{key}"] = queue.rev
+
+    def untouch(self, move: str) -> None:
+        """Forget what this transaction was to note for a move."""
+        self._touched = {key: rev for key, rev in self._touched.items() if key[0] != move}
 
     def touch_documents(
         self, queue: QueueHeader, wanted: Document, *, hint: list[tuple[str, int]] | None = None
@@ -157,7 +160,11 @@ class QueueWork:
         """Write what waits to be written."""
         self.flush_messages()
         if self._touched:
-            self.database.touched.bulk_write(self._touched, session=self.session)
+            notes = [
+                UpdateOne({"_id": {"m": move, "k": key}}, {"$set": {"n": rev}}, upsert=True)
+                for (move, key), rev in self._touched.items()
+            ]
+            self.database.touched.bulk_write(notes, session=self.session)
         writes = [
             UpdateOne({"_id": queue_key(queue.address)}, {"$set": _changing(queue)})
             for queue in self._queues.values()

@@ -14,7 +14,7 @@ from pymongo.database import Database
 
 from queues.errors import MoveInterrupted
 from queues.models import Address, Cargo, KeptClaim, KeptMessage, KeptPost, Outline
-from storage.mongodb_link import CLAIMED, DELAYED, READY, Document, MongoLink
+from storage.mongodb_link import BY_CLAIM, CLAIMED, DELAYED, READY, Document, MongoLink
 from storage.mongodb_queue import (
     AWAY,
     NEVER,
@@ -51,6 +51,7 @@ def drop_queue(work: QueueWork, queue: QueueHeader) -> None:
 def stop_watching(work: QueueWork, queue: QueueHeader) -> None:
     """Forget what a move of this queue to another store has noted."""
     if queue.move is not None:
+        work.untouch(queue.move)
         work.database.touched.delete_many({"_id.m": queue.move}, session=work.session)
 
 
@@ -66,8 +67,9 @@ class MongoTransfers:
 
         def step(work: QueueWork) -> str:
             queue = work.queue() or work.create(address)
-            stop_watching(work, queue)
-            queue.move = move
+            if queue.move != move:
+                stop_watching(work, queue)
+                queue.move = move
             return queue.gen
 
         return self._writers.write(address, step)
@@ -122,10 +124,10 @@ class MongoTransfers:
 
         def step(work: QueueWork) -> None:
             old = work.header()
-            if old is not None:
-                drop_queue(work, old)
             if announced and (old is None or old.move != move or old.shut == AWAY):
                 raise MoveInterrupted
+            if old is not None:
+                drop_queue(work, old)
             queue = work.create(address, generation=generation)
             queue.move, queue.shut = move, SHUT
 
@@ -221,7 +223,7 @@ class _Look:
         return _messages(found.sort("_id", ASCENDING).limit(limit))
 
     def claims(self, queue: QueueHeader) -> dict[str, KeptClaim]:
-        return self._claims({"pile": queue.pile})
+        return self._claims(queue, {"pile": queue.pile})
 
     def posts(self, queue: QueueHeader, after: str, limit: int) -> dict[str, KeptPost]:
         keys = {"$gt": {"h": queue.gen, "k": after}, "$lt": {"h": queue.gen, "k": MaxKey()}}
@@ -246,7 +248,7 @@ class _Look:
         messages = _messages(
             self._database.message.find({"_id": {"$in": message_keys}}, session=self._session)
         )
-        found_claims = self._claims({"_id": {"$in": list(claims)}})
+        found_claims = self._claims(queue, {"_id": {"$in": list(claims)}, "pile": queue.pile})
         posts = _posts(self._database.once.find({"_id": {"$in": post_keys}}, session=self._session))
         return Cargo(
             messages={place: messages.get(place) for place in places},
@@ -256,11 +258,11 @@ class _Look:
             caught_up=len(news) < limit,
         )
 
-    def _claims(self, wanted: Document) -> dict[str, KeptClaim]:
+    def _claims(self, queue: QueueHeader, wanted: Document) -> dict[str, KeptClaim]:
         claims = {each["_id"]: each for each in self._database.claim.find(wanted, session=self._session)}
         held = self._database.message.find(
-            {"c": {"$in": list(claims)}}, {"c": 1, "seq": 1}, session=self._session
-        )
+            {"c": {"$in": list(claims)}, "pile": queue.pile}, {"c": 1, "seq": 1}, session=self._session
+        ).hint(BY_CLAIM)
         places: dict[str, list[int]] = {id_: [] for id_ in claims}
         for message in held if claims else ():
             places[message["c"]].append(message["seq"])

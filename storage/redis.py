@@ -121,9 +121,7 @@ class RedisMessages:
         """Return a page of messages; see the port."""
         marker: tuple[int, str] | bool | None = False
         if selection.marker is not None:
-            marker = split_id(selection.marker)
-            if marker is None:
-                return []
+            marker = split_id(selection.marker) or (0, "")  # which is of no queue
         hidden = False if selection.hide_client is None else pack_client(selection.hide_client)
         found: list[Message] = []
         while True:

@@ -67,6 +67,8 @@ class SqliteTransfers:
             queue = load_queue(connection, address) or create_queue(connection, address)
             if queue.shut:
                 raise QueueMoved(address, queue.move or "")
+            if queue.move == move:
+                return queue.generation
             stop_watching(connection, queue)
             connection.execute(_SQL["departing_insert"], (queue.pile, queue.n))
             for name in _WATCHES:
@@ -147,8 +149,7 @@ class SqliteTransfers:
                 if claim is None:
                     connection.execute(_SQL["claim_unload"], (queue.pile, id_))
                 else:
-                    row = (id_, queue.pile, claim.ttl, claim.renewed, claim.expires)
-                    connection.execute(_SQL["claim_load"], row)
+                    _load_claim(connection, queue, id_, claim.ttl, claim.renewed, claim.expires)
             _load_messages(connection, queue, cargo)
             for key, post in cargo.posts.items():
                 if post is None:
@@ -298,10 +299,18 @@ def _load_messages(connection: sqlite3.Connection, queue: QueueHeader, cargo: Ca
         )
 
 
+def _load_claim(
+    connection: sqlite3.Connection, queue: QueueHeader, id_: str, ttl: int, renewed: int, expires: int
+) -> None:
+    # An earlier stay of the queue may have left it, with messages that it must not hold now.
+    connection.execute(_SQL["claim_evict"], (id_, queue.pile))
+    connection.execute(_SQL["claim_load"], (id_, queue.pile, ttl, renewed, expires))
+
+
 def _claim_number(connection: sqlite3.Connection, queue: QueueHeader, claim_id: str) -> int:
-    found = connection.execute(_SQL["claim_number"], (claim_id,)).fetchone()
+    found = connection.execute(_SQL["claim_number"], (claim_id, queue.pile)).fetchone()
     if found is None:  # it is on its way still
-        connection.execute(_SQL["claim_load"], (claim_id, queue.pile, 0, 0, NEVER))
-        found = connection.execute(_SQL["claim_number"], (claim_id,)).fetchone()
+        _load_claim(connection, queue, claim_id, 0, 0, NEVER)
+        found = connection.execute(_SQL["claim_number"], (claim_id, queue.pile)).fetchone()
     number: int = found[0]
     return number

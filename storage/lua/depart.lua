@@ -7,6 +7,7 @@ if not queue then
     queue = {gen = generation}
     call("HSET", base .. ":h", "gen", generation, "last", 0)
 end
+if watched[base] == move then return answer("ok", queue.gen) end
 call("UNLINK", base .. ":q")
 call("HSET", base .. ":h", "move", move, "stamp", 0)
 return answer("ok", queue.gen)

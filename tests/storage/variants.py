@@ -25,6 +25,9 @@ class Variant:
     uri: Callable[[Path], str]  # names the store that belongs to a folder, empty for a new folder
     shared: bool  # whether it outlives its processes, and several can open it at once
     mixed: bool = False  # whether it is several stores, in which a queue lives in one
+    forgets: bool = (
+        True  # whether the janitor forgets what moved away; else the server does, by its own clock
+    )
     batches: int = 120  # that each of many producers posts while all of them work on it at once
 
 
@@ -35,8 +38,8 @@ def _sqlite(folder: Path) -> str:
 VARIANTS = (
     Variant(name="memory", uri=lambda folder: "memory:", shared=False),
     Variant(name="sqlite", uri=_sqlite, shared=True),
-    Variant(name="redis", uri=servers.redis_uri, shared=True),
-    Variant(name="redis-cluster", uri=servers.redis_cluster_uri, shared=True),
+    Variant(name="redis", uri=servers.redis_uri, shared=True, forgets=False),
+    Variant(name="redis-cluster", uri=servers.redis_cluster_uri, shared=True, forgets=False),
     Variant(name="mongodb", uri=servers.mongodb_uri, shared=True, batches=10),
 )
 

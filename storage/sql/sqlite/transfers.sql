@@ -40,12 +40,15 @@ SELECT id, ttl, renewed, expires, n FROM claim WHERE pile = ? AND id IN (SELECT 
 -- name: claim_places
 SELECT seq FROM message WHERE claim = ? ORDER BY seq
 
+-- name: claim_evict
+DELETE FROM claim WHERE id = ? AND pile <> ?
+
 -- name: claim_load
 INSERT INTO claim (id, pile, ttl, renewed, expires) VALUES (?, ?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE SET ttl = excluded.ttl, renewed = excluded.renewed, expires = excluded.expires
 
 -- name: claim_number
-SELECT n FROM claim WHERE id = ?
+SELECT n FROM claim WHERE id = ? AND pile = ?
 
 -- name: claim_unload
 DELETE FROM claim WHERE pile = ? AND id = ?
