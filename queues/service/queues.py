@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -215,9 +213,13 @@ class QueueService:
 
     def _drop_leftovers(self, address: Address) -> None:
         """Drop what a deletion that failed may have left: it left the residents' notes, too."""
+        crossings = self._crossings(address)
         for pool in self._pools.names() if self._placed else [""]:
             if not pool or pool in crossings or self._catalogue.resident(pool, address) is not None:
                 self._drop(address, pool)
+
+    def _crossings(self, address: Address) -> Collection[str]:
+        return self._catalogue.crossings(address) if self._placed else ()
 
     def _choose(self, beside: str) -> str:
         return beside if beside and self._pools.accepts(beside) else self._pools.choose()
@@ -250,14 +252,10 @@ class QueueService:
             )
             for record in records:
                 if _matches(record, listing):
-        crossings = self._crossings(address)
                     yield queue_of(record)
             if len(records) < size:
                 return
             after = records[-1].name
-    def _crossings(self, address: Address) -> Collection[str]:
-        return self._catalogue.crossings(address) if self._placed else ()
-
 
 
 def _matches(record: Record, listing: Listing) -> bool:
