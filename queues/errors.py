@@ -77,6 +77,12 @@ class PoolNotFound(NotFound):
     code = "pool-not-found"
 
 
+class SubscriptionNotFound(NotFound):
+    """There is no such subscription of this queue: it never was, it was deleted, or it has expired."""
+
+    code = "subscription-not-found"
+
+
 class FlavorNotFound(NotFound):
     """There is no such flavor."""
 
@@ -105,6 +111,12 @@ class ConcurrentChange(Conflict):
     """Somebody else kept changing the same thing; read it again and repeat the request."""
 
     code = "concurrent-change"
+
+
+class SubscriberTaken(Conflict):
+    """This subscriber has a subscription of this queue already."""
+
+    code = "subscriber-taken"
 
 
 class UriTaken(Conflict):

@@ -323,3 +323,88 @@ class Outline:
     subscribed: bool  # whether posts need tickets
     free: int  # messages not under a claim, delayed ones included
     claimed: int  # messages under a claim
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Subscription:
+    """The wish of somebody outside to be told of every message of a queue."""
+
+    id: str  # 24 hexadecimal digits
+    address: Address  # the queue
+    subscriber: str  # URI: whom to tell, and how
+    ttl: int  # seconds
+    renewed: int  # ms; when its life began, or began anew
+    options: JsonObject = field(default_factory=dict)  # of the delivery
+    confirmed: bool = False  # whether the subscriber said that it wants this
+    asked: int = 0  # ms; when the subscriber was asked to confirm last
+    disabled: str | None = None  # why nothing is delivered any more; None while it is
+    revision: int = 0  # grows with each change
+
+    @property
+    def expires(self) -> int:
+        """When it is gone (ms)."""
+        return self.renewed + self.ttl * 1000
+
+    def age(self, now: int) -> int:
+        """Whole seconds since its life began, never negative."""
+        return max(0, now - self.renewed) // 1000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Notice:
+    """One message that subscribers are to be told of."""
+
+    id: str  # the same on every attempt to tell anybody
+    body: bytes  # JSON text
+    ttl: int  # seconds
+    delay: int | None = None  # seconds, where the queue's messages have one
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ticket:
+    """The notices of one post."""
+
+    id: str  # of the message that it is in its outbox
+    address: Address  # the queue that was posted to
+    posted: int  # ms
+    notices: Sequence[Notice]
+    sealed: bool = False  # whether it was encrypted, and so must be what is made of it
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PendingDelivery:
+    """A notice on its way to one subscriber, kept until the next attempt."""
+
+    notice: Notice
+    address: Address  # the queue that was posted to
+    subscription_id: str
+    attempt: int  # the next one, from 1
+    posted: int  # ms; when the message was posted
+    payload: bytes | None = None  # what to send instead of the notice, as confirmations do
+    sealed: bool = False  # whether it is encrypted in the store
+    id: str = ""  # of the message that it is in the store; "" before it is there
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Attempt:
+    """How one attempt to tell a subscriber ended."""
+
+    id: str  # of the notice
+    at: int  # ms
+    attempt: int  # from 1
+    outcome: str  # delivered, retry, rejected or gone
+    status: int | None = None  # of the protocol, where there was an answer
+    detail: str = ""  # for the subscription's owner
+    seconds: float = 0.0  # that it took
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeliveryCounts:
+    """What became of the deliveries of a subscription; of the last second of a process that was killed, perhaps not all."""
+
+    delivered: int = 0  # messages that the subscriber took
+    failed: int = 0  # attempts that did not get through
+    dead: int = 0  # messages that were given up
+    filtered: int = 0  # messages that its filter held back
+    last_error: str | None = None  # of the last attempt that failed
+    attempts: Sequence[Attempt] = ()  # the last ones, newest first

@@ -221,6 +221,10 @@ class Catalogue:
         name = _resident_name(address)
         self.records.insert(Record(kind=_WISH, scope="", name=name, data={"since": self._now()}))
 
+    def subscribed(self, address: Address) -> bool:
+        """Tell whether a queue has any subscription, expired ones included."""
+        return self.records.count(SUBSCRIPTION, subscriptions_scope(address)) > 0
+
     def wishes(self) -> Iterator[tuple[Address, Record]]:
         """Return the queues that asked for another flavor."""
         for record in self.records.scan(_WISH, "", limit=_SCAN):
@@ -282,6 +286,11 @@ class _RecentlyKnown:
     def forget(self, address: Address) -> None:
         with self._lock:
             self._entries.pop(address, None)
+
+
+def subscriptions_scope(address: Address) -> str:
+    """Return the scope of the records of a queue's subscriptions."""
+    return json.dumps([address.project, address.queue])
 
 
 def queue_of(record: Record) -> Queue:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from queues.errors import Invalid, Unsealable
 from queues.limits import DEFAULT_PAGE, MIN_TTL, Limits, check_idempotency_key, check_range
@@ -13,6 +14,7 @@ from queues.models import Address, Caller, Lease, Message, NewMessage, Once, Pos
 from queues.sealing import KeyRing
 from queues.service.catalogue import Catalogue, Place
 from queues.service.queues import QueueService
+from queues.tickets import Announced, ticket_message
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,7 +69,8 @@ class MessageService:
         known = self._catalogue.known(address)
         messages = [self._accept(caller, draft, known.policy) for draft in drafts]
         once = None if key is None else self._once(key, drafts)
-        return self._queues.append(address, messages, once=once)
+        announce = partial(self._tickets, address, drafts, messages)
+        return self._queues.append(address, messages, once=once, announce=announce)
 
     def list(
         self,
@@ -180,6 +183,17 @@ class MessageService:
             digest.update(f"{draft.ttl},{draft.delay},{len(draft.body)};".encode())
             digest.update(draft.body)
         return Once(key=key, fingerprint=digest.digest(), window=self._window)
+
+    def _tickets(
+        self, address: Address, drafts: Sequence[Draft], messages: Sequence[NewMessage]
+    ) -> Sequence[NewMessage]:
+        """Return the tickets of a post: subscribers hear of a message when its delay is over."""
+        by_delay: dict[int, list[Announced]] = {}
+        for draft, message in zip(drafts, messages, strict=True):
+            delay = message.delay or None
+            by_delay.setdefault(message.delay, []).append(Announced(draft.body, message.ttl, delay))
+        seal = self._keys.seal if any(message.sealed for message in messages) else None
+        return [ticket_message(address, notices, delay, seal=seal) for delay, notices in by_delay.items()]
 
     def _check_ids(self, ids: Collection[str]) -> None:
         check_range("number of ids", len(ids), 1, self._limits.max_messages_per_page)

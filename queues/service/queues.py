@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from threading import Lock
+from typing import TypeAlias
 
-from queues.errors import ConcurrentChange, FlavorNotFound, Invalid, InvalidChange, NoPool, QueueNotFound
+from queues.errors import (
+    ConcurrentChange,
+    FanOutChanged,
+    FlavorNotFound,
+    Invalid,
+    InvalidChange,
+    NoPool,
+    QueueNotFound,
+)
 from queues.limits import DEFAULT_PAGE, Limits, check_range
 from queues.metadata import apply_changes, parse_changes, validate, with_defaults
 from queues.models import Address, Json, JsonObject, NewMessage, Once, Posted, Queue, Record, Stats
@@ -16,6 +28,9 @@ from queues.service.flavors import FlavorService
 from queues.service.pools import PoolService
 
 _SCAN = 500  # records read at once while filtering
+#: Makes the tickets of a post.
+Announce: TypeAlias = Callable[[], Sequence[NewMessage]]
+
 _ATTEMPTS = 10  # to change a record that others keep changing
 
 
@@ -46,6 +61,7 @@ class QueueService:
         self._flavors = flavors
         self._limits = limits
         self._can_encrypt = can_encrypt
+        self._subscribed = _Subscribed()
 
     def create(self, address: Address, metadata: JsonObject) -> bool:
         """Declare a queue; false, and nothing changed, if it exists.
@@ -77,30 +93,51 @@ class QueueService:
             self._declare(Queue(address=address, metadata={}), partial(self._choose, beside))
 
     def append(
-        self, address: Address, messages: Sequence[NewMessage], *, once: Once | None = None, beside: str = ""
+        self,
+        address: Address,
+        messages: Sequence[NewMessage],
+        *,
+        once: Once | None = None,
+        beside: str = "",
+        announce: Announce | None = None,
     ) -> Posted:
         """Store messages, and declare the queue if it is new: in the pool `beside` if that takes queues.
 
+        `announce` makes the tickets by which subscribers, if there are any, will be told.
+
         Raises KeyReused.
         """
+
+        def post(place: Place, *, create: bool, subscribed: bool) -> tuple[str, Posted]:
+            tickets = None if announce is None else announce() if subscribed else ()
+            posted = place.store.post(
+                address, messages, now=place.now, once=once, create=create, tickets=tickets
+            )
+            return place.pool, posted
+
         if self._catalogue.known(address).exists:
-            try:
-                return self._catalogue.at(
-                    address, lambda place: place.store.post(address, messages, now=place.now, once=once)
-                )
-            except QueueNotFound:
-                pass  # nothing was posted since it was declared, or it was deleted a moment ago
+            with suppress(
+                QueueNotFound
+            ):  # nothing was posted since it was declared, or it was deleted just now
+                return self._fan_out(address, partial(post, create=False))[1]
         while True:
             self.ensure(address, beside=beside)
-
-            def post(place: Place) -> tuple[str, Posted]:
-                posted = place.store.post(address, messages, now=place.now, once=once, create=True)
-                return place.pool, posted
-
-            pool, posted = self._catalogue.at(address, post)
+            # Subscriptions outlive their queue.
+            self._subscribed.put(address, announce is not None and self._catalogue.subscribed(address))
+            pool, posted = self._fan_out(address, partial(post, create=True))
             # Somebody may have deleted it in between, and it may be elsewhere now.
             if self.ensure(address, beside=pool).pool == pool:
                 return posted
+
+    def _fan_out(self, address: Address, post: Callable[..., tuple[str, Posted]]) -> tuple[str, Posted]:
+        """Post at the queue's place, with tickets if it has subscribers, which the store knows for certain."""
+        for _ in range(_ATTEMPTS):
+            step = partial(post, subscribed=self._subscribed.get(address))
+            try:
+                return self._catalogue.at(address, step)
+            except FanOutChanged as change:
+                self._subscribed.put(address, change.subscribed)
+        raise ConcurrentChange
 
     def find(self, address: Address) -> Queue | None:
         """Return a queue as declared, or None."""
@@ -256,6 +293,27 @@ class QueueService:
             if len(records) < size:
                 return
             after = records[-1].name
+
+
+class _Subscribed:
+    """Remembers which queues had subscribers; a store that knows better says so."""
+
+    _SIZE = 10_000
+
+    def __init__(self) -> None:
+        self._queues: OrderedDict[Address, None] = OrderedDict()
+        self._lock = Lock()
+
+    def get(self, address: Address) -> bool:
+        return address in self._queues
+
+    def put(self, address: Address, subscribed: bool) -> None:
+        with self._lock:
+            self._queues.pop(address, None)
+            if subscribed:
+                self._queues[address] = None
+                if len(self._queues) > self._SIZE:
+                    self._queues.popitem(last=False)
 
 
 def _matches(record: Record, listing: Listing) -> bool:

@@ -1,0 +1,118 @@
+"""How tickets and pending deliveries are written down, as messages of queues that belong to no project.
+
+A line of JSON says what they are about; what follows is JSON too, encrypted where the
+queue's messages are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from queues.models import Address, Message, NewMessage, Notice, PendingDelivery, Ticket
+
+TTL = 14 * 24 * 3600  # seconds that a ticket waits for somebody who takes it
+
+Seal = Callable[[str, bytes], bytes]  # of a project and a text
+
+
+class Announced(NamedTuple):
+    """A message that subscribers are to be told of."""
+
+    body: bytes  # JSON text
+    ttl: int  # seconds
+    delay: int | None  # seconds
+
+
+class _Head(msgspec.Struct):
+    project: str
+    queue: str
+
+
+class _Notice(msgspec.Struct):
+    body: msgspec.Raw
+    ttl: int
+    delay: int | None = None
+
+
+class _PendingHead(_Head):
+    id: str  # of the notice
+    subscription: str
+    attempt: int
+    posted: int
+
+
+class _Pending(msgspec.Struct):
+    notice: _Notice
+    payload: msgspec.Raw | None = None
+
+
+_head = msgspec.json.Decoder(_Head)
+_notices = msgspec.json.Decoder(list[_Notice])
+_pending_head = msgspec.json.Decoder(_PendingHead)
+_pending = msgspec.json.Decoder(_Pending)
+
+
+def ticket_message(
+    address: Address, notices: Sequence[Announced], delay: int, *, seal: Seal | None = None
+) -> NewMessage:
+    """Write a ticket down that is due after `delay` seconds."""
+    content = [_Notice(msgspec.Raw(notice.body), notice.ttl, notice.delay) for notice in notices]
+    return _message(_Head(address.project, address.queue), content, TTL + delay, delay, seal)
+
+
+def read_ticket(message: Message, unseal: Seal) -> Ticket:
+    """Read a ticket; raises Unsealable."""
+    line, _, rest = message.body.partition(b"\n")
+    head = _head.decode(line)
+    content = _notices.decode(unseal(head.project, rest) if message.sealed else rest)
+    notices = [
+        Notice(id=f"msg_{message.id}{number:x}", body=bytes(each.body), ttl=each.ttl, delay=each.delay)
+        for number, each in enumerate(content)
+    ]
+    address = Address(project=head.project, queue=head.queue)
+    return Ticket(
+        id=message.id, address=address, posted=message.created, notices=notices, sealed=message.sealed
+    )
+
+
+def pending_message(pending: PendingDelivery, seal: Seal, *, ttl: int = TTL, delay: int = 0) -> NewMessage:
+    """Write a delivery down that is due after `delay` seconds."""
+    head = _PendingHead(
+        project=pending.address.project,
+        queue=pending.address.queue,
+        id=pending.notice.id,
+        subscription=pending.subscription_id,
+        attempt=pending.attempt,
+        posted=pending.posted,
+    )
+    notice = _Notice(msgspec.Raw(pending.notice.body), pending.notice.ttl, pending.notice.delay)
+    payload = None if pending.payload is None else msgspec.Raw(pending.payload)
+    content = _Pending(notice, payload)
+    return _message(head, content, ttl + delay, delay, seal if pending.sealed else None)
+
+
+def read_pending(message: Message, unseal: Seal) -> PendingDelivery:
+    """Read a delivery; raises Unsealable."""
+    line, _, rest = message.body.partition(b"\n")
+    head = _pending_head.decode(line)
+    content = _pending.decode(unseal(head.project, rest) if message.sealed else rest)
+    notice = content.notice
+    return PendingDelivery(
+        notice=Notice(id=head.id, body=bytes(notice.body), ttl=notice.ttl, delay=notice.delay),
+        address=Address(project=head.project, queue=head.queue),
+        subscription_id=head.subscription,
+        attempt=head.attempt,
+        posted=head.posted,
+        payload=None if content.payload is None else bytes(content.payload),
+        sealed=message.sealed,
+        id=message.id,
+    )
+
+
+def _message(head: _Head, content: object, ttl: int, delay: int, seal: Seal | None) -> NewMessage:
+    text = msgspec.json.encode(content)
+    body = msgspec.json.encode(head) + b"\n" + (text if seal is None else seal(head.project, text))
+    return NewMessage(body=body, ttl=ttl, delay=delay, sealed=seal is not None)
