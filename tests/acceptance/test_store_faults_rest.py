@@ -68,9 +68,9 @@ def targets(service: Hermod) -> Connect:
     return connect
 
 
-def api(hermod: MakeHermod, uri: str) -> Hermod:
+def api(hermod: MakeHermod, uri: str, command: str = "api") -> Hermod:
     return hermod(
-        "api", "--workers", "2", "--threads", "8", "--store", uri, HERMOD_STORAGE_TIMEOUT=str(TIMEOUT)
+        command, "--workers", "2", "--threads", "8", "--store", uri, HERMOD_STORAGE_TIMEOUT=str(TIMEOUT)
     )
 
 
@@ -173,7 +173,7 @@ def test_a_leader_that_is_killed(name: str, hermod: MakeHermod, tmp_path: Path) 
 @pytest.mark.parametrize("name", EVERY)
 def test_the_service_starts_before_its_store(name: str, hermod: MakeHermod, tmp_path: Path) -> None:
     with made(EVERY[name]) as store:
-        service = api(hermod, store.uri(tmp_path))
+        service = api(hermod, store.uri(tmp_path), "serve")
         process = service.launch()
 
         def answers() -> bool:
