@@ -1,0 +1,256 @@
+"""Webhooks: one HTTP POST per message, to http and https, and with a token to trust+http and trust+https.
+
+Redirects are not followed, cookies are not kept, nothing of the response but the status, the
+`Retry-After` and whether the connection can be used again is looked at.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import io
+import ssl
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import aiohttp
+from aiohttp.abc import AbstractResolver
+from multidict import CIMultiDict
+
+from notifiers import cloudevents
+from notifiers.cloudevents import Content
+from notifiers.egress import EgressPolicy, GuardedResolver, guarded_sockets
+from notifiers.headers import checked_headers
+from notifiers.outcome import LONGEST_PAUSE, Delivery, Kind, Outcome, Undeliverable
+from notifiers.signatures import WebhookSigner
+from queues import __version__
+from queues.models import Json
+
+SCHEMES = ("http", "https", "trust+http", "trust+https")
+PLACEHOLDER = b'"$zaqar_message$"'  # in `options.post_data`; the quotes belong to it
+
+_TRUST = "trust+"
+_FORMATS: Mapping[str, Callable[[Delivery], Content]] = {
+    "cloudevents-structured": cloudevents.structured,
+    "cloudevents-binary": cloudevents.binary,
+}
+_GONE = 410
+_PASSING = frozenset({408, 429})
+_PAUSES = frozenset({429, 503})  # the answers whose Retry-After counts
+
+#: Yields further headers for a delivery to a trust+ URI, an X-Auth-Token in the first place.
+#: Raises Undeliverable where there is no right to one, OSError where it may work later.
+Credentials = Callable[[Delivery], Awaitable[Mapping[str, str]]]
+
+
+async def no_credentials(_: Delivery) -> Mapping[str, str]:
+    """Refuse: the credentials of a service without Keystone."""
+    raise Undeliverable("This service has no tokens for trust+ subscribers.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WebhookSettings:
+    """How webhooks are sent."""
+
+    connect_timeout: float = 5.0  # seconds, for one address, TLS included
+    timeout: float = 20.0  # seconds, for all of an attempt
+    most_templated: int = 1024 * 1024  # bytes that a template of a subscription may come to
+    most_response: int = 16 * 1024  # bytes that are read to keep a connection; a longer response costs it
+    response_timeout: float = 2.0  # seconds that may take, once the status is known
+    connections_per_host: int = 8  # at a time; further attempts wait
+    keep_alive: float = 15.0  # seconds that an unused connection is kept
+    user_agent: str = f"hermod/{__version__}"
+    egress: EgressPolicy = field(default_factory=EgressPolicy)  # where they may go
+
+
+class WebhookNotifier:
+    """Posts messages to URLs; for one event loop."""
+
+    def __init__(
+        self,
+        settings: WebhookSettings,
+        *,
+        signer: WebhookSigner | None = None,
+        credentials: Credentials = no_credentials,
+        resolver: AbstractResolver | None = None,
+        tls: ssl.SSLContext | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Take settings, and what replaces the system's resolver, trusted certificates and clock (Unix seconds)."""
+        self._settings = settings
+        self._signer = signer
+        self._credentials = credentials
+        self._resolver = resolver
+        self._tls = tls
+        self._clock = clock
+        self._session: aiohttp.ClientSession | None = None
+
+    async def deliver(self, delivery: Delivery) -> Outcome:
+        """Make one attempt; raises nothing but cancellation."""
+        started = time.monotonic()
+
+        def outcome(kind: Kind, detail: str) -> Outcome:
+            return Outcome(kind=kind, detail=detail, seconds=time.monotonic() - started)
+
+        try:
+            async with asyncio.timeout(self._settings.timeout):
+                response = await self._send(delivery)
+        except Undeliverable as error:
+            return outcome(Kind.REJECTED, str(error))
+        except aiohttp.InvalidURL:
+            return outcome(Kind.REJECTED, "The subscriber is not a valid URL.")
+        except TimeoutError:
+            return outcome(Kind.RETRY, "The subscriber did not answer in time.")
+        except (aiohttp.ClientError, OSError) as error:
+            return outcome(Kind.RETRY, _explain(error))
+        judged = self._judge(response, time.monotonic() - started)
+        await self._finish(response)
+        return judged
+
+    async def close(self) -> None:
+        """Close all connections."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def _send(self, delivery: Delivery) -> aiohttp.ClientResponse:
+        """Post a message and return once the status is there."""
+        target = delivery.subscriber.removeprefix(_TRUST)
+        url = self._settings.egress.check_url(target)
+        content = _content(delivery, self._settings.most_templated)
+        headers = self._headers(delivery, content)
+        if target != delivery.subscriber:
+            headers.update(await self._credentials(delivery))
+        return await self._open().post(
+            url, data=io.BytesIO(content.body), headers=headers, allow_redirects=False
+        )
+
+    def _headers(self, delivery: Delivery, content: Content) -> CIMultiDict[str]:
+        """Later ones replace earlier ones; what makes an event one is not the subscription's to change."""
+        headers = CIMultiDict({"User-Agent": self._settings.user_agent, "Content-Type": "application/json"})
+        for name, value in checked_headers(delivery.options.get("post_headers")).items():
+            headers[name] = value
+        headers.update(content.headers)
+        headers["Accept-Encoding"] = "identity"
+        if self._signer is not None:
+            headers.update(
+                self._signer.headers(
+                    delivery.id, delivery.subscription_id, content.body, timestamp=int(self._clock())
+                )
+            )
+        return headers
+
+    def _judge(self, response: aiohttp.ClientResponse, seconds: float) -> Outcome:
+        status = response.status
+        pause = None
+        if status in _PAUSES:
+            pause = parse_retry_after(response.headers.get("Retry-After", ""), now=self._clock())
+        kind, detail = _meaning(status)
+        return Outcome(kind=kind, status=status, detail=detail, retry_after=pause, seconds=seconds)
+
+    async def _finish(self, response: aiohttp.ClientResponse) -> None:
+        """Read the rest of a response, so that its connection can be used again; drop it if that is too much."""
+        left = self._settings.most_response
+        try:
+            async with asyncio.timeout(self._settings.response_timeout):
+                while left > 0 and (chunk := await response.content.read(left)):
+                    left -= len(chunk)
+        except (aiohttp.ClientError, OSError):  # TimeoutError is one of the latter
+            pass
+        finally:
+            # Of a response that is complete the connection has gone back already; of any other it is dropped.
+            response.close()
+
+    def _open(self) -> aiohttp.ClientSession:
+        """Return the session; a session needs the running event loop, so it is opened by the first attempt."""
+        if self._session is None:
+            settings = self._settings
+            connector = aiohttp.TCPConnector(
+                resolver=GuardedResolver(settings.egress, self._resolver),
+                use_dns_cache=False,
+                socket_factory=guarded_sockets(settings.egress),
+                ssl=self._tls or True,
+                limit=0,
+                limit_per_host=settings.connections_per_host,
+                keepalive_timeout=settings.keep_alive,
+            )
+            self._session = aiohttp.ClientSession(
+                connector=connector,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+                trust_env=False,
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=settings.connect_timeout),
+            )
+        return self._session
+
+
+def parse_retry_after(text: str, *, now: float) -> float | None:
+    """Return the seconds that a `Retry-After` asks for, at most a day; None for one that says nothing.
+
+    `now` is Unix seconds, for the form with a date (RFC 9110, 10.2.3).
+    """
+    text = text.strip()
+    if text.isascii() and text.isdigit():
+        return float(min(int(text[:10]), LONGEST_PAUSE))
+    try:
+        moment = email.utils.parsedate_to_datetime(text)
+    except (ValueError, OverflowError):
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    seconds = (moment - datetime.fromtimestamp(now, UTC)).total_seconds()
+    return min(max(0.0, seconds), float(LONGEST_PAUSE))
+
+
+def _content(delivery: Delivery, most_templated: int) -> Content:
+    """Return what is posted; raises Undeliverable for options that mean nothing, or too much (bytes)."""
+    wanted = delivery.options.get("format")
+    if wanted is not None:
+        make = _FORMATS.get(wanted) if isinstance(wanted, str) else None
+        if make is None:
+            raise Undeliverable(f"The option format must be one of {', '.join(_FORMATS)}.")
+        return make(delivery)
+    template = delivery.options.get("post_data")
+    if not template:
+        return Content(body=delivery.payload, headers={})
+    return Content(body=_fill(template, delivery.payload, most_templated), headers={})
+
+
+def _fill(template: Json, payload: bytes, most: int) -> bytes:
+    """Return a template (`options.post_data`) with the payload wherever it is wanted."""
+    if not isinstance(template, str):
+        raise Undeliverable("The option post_data must be a string.")
+    try:
+        raw = template.encode()
+    except UnicodeEncodeError as error:
+        raise Undeliverable("The option post_data is not valid text.") from error
+    if len(raw) + raw.count(PLACEHOLDER) * len(payload) > most:  # before there are gigabytes of it
+        raise Undeliverable("The option post_data makes too much of this message.")
+    return raw.replace(PLACEHOLDER, payload)
+
+
+def _meaning(status: int) -> tuple[Kind, str]:
+    """Return what follows from a status, and what to say of it."""
+    answered = f"The subscriber answered {status}"
+    if 200 <= status < 300:
+        return Kind.DELIVERED, f"{answered}."
+    if 300 <= status < 400:
+        return Kind.REJECTED, f"{answered}; redirects are not followed."
+    if status == _GONE:
+        return Kind.GONE, f"{answered}: it does not want any more messages."
+    if status in _PASSING or status >= 500:
+        return Kind.RETRY, f"{answered}."
+    return Kind.REJECTED, f"{answered}."
+
+
+def _explain(error: Exception) -> str:
+    """Say what went wrong on the way, without a word of addresses."""
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return "The name of the subscriber's host could not be resolved."
+    if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):
+        return "No secure connection to the subscriber came about."
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return "The subscriber could not be reached."
+    return "The connection to the subscriber broke."
