@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
 import time
@@ -197,9 +198,9 @@ def test_the_service_starts_before_its_store(name: str, hermod: MakeHermod, tmp_
 
 def check(uri: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "transport", "check", "--store", uri]
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=30, check=False, env={"HERMOD_STORAGE_TIMEOUT": "1"}
-    )
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("HERMOD_")}
+    environ["HERMOD_STORAGE_TIMEOUT"] = str(TIMEOUT)
+    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False, env=environ)
 
 
 @pytest.mark.parametrize("name", EVERY)
