@@ -17,7 +17,7 @@ import pytest
 from pymongo import MongoClient
 from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent, CommandSucceededEvent
 
-from queues.models import Claim, DeadLetter, Record
+from queues.models import Claim, DeadLetter, NewMessage, Record
 from queues.ports import Driver
 from storage.registry import connect
 from tests import servers
@@ -146,6 +146,26 @@ def _worn(deep: Deep, batch: int) -> None:
     worn(deep.queue, batch)
 
 
+def _post_and_tell(deep: Deep, batch: int, queue: Probe) -> None:
+    messages = [NewMessage(body=b"1", ttl=60)] * batch
+    deep.driver.messages.post(queue.address, messages, now=deep.clock.now, tickets=messages)
+
+
+def _subscribed(deep: Deep, _batch: int) -> Probe:
+    queue = deep.queue.other("told")
+    queue.drop()
+    deep.driver.messages.subscribe(queue.address, subscribed=True)
+    _post_and_tell(deep, 1, queue)  # the outbox is there
+    return queue
+
+
+def _filled(deep: Deep, batch: int) -> Probe:
+    queue = deep.queue.other(f"filled {batch}")
+    queue.fill(2 * batch)
+    queue.claim(batch)
+    return queue
+
+
 def _replace(deep: Deep, _batch: int, old: Record | None) -> None:
     assert old is not None
     assert deep.driver.records.replace(old)
@@ -162,6 +182,11 @@ OPERATIONS: dict[str, Operation] = {
         commands=4,
         act=lambda deep, batch, _: deep.queue.post_once(*map(str, range(batch)), key=f"again {batch}"),
         prepare=lambda deep, batch: deep.queue.post_once(*map(str, range(batch)), key=f"again {batch}"),
+    ),
+    "post with tickets": Operation(commands=5, act=_post_and_tell, prepare=_subscribed),
+    "subscribe": Operation(
+        commands=3,
+        act=lambda deep, _batch, _: deep.driver.messages.subscribe(deep.queue.address, subscribed=False),
     ),
     "get": Operation(commands=2, act=lambda deep, _, found: deep.queue.get(*found), prepare=_ready),
     "list": Operation(commands=2, act=lambda deep, batch, _: deep.queue.page(limit=batch)),
@@ -209,6 +234,8 @@ OPERATIONS: dict[str, Operation] = {
     ),
     "release": Operation(commands=6, act=lambda deep, _, claim: deep.queue.release(claim.id), prepare=_claim),
     "stats": Operation(commands=3, act=lambda deep, _batch, _: deep.queue.stats()),
+    "purge": Operation(commands=4, act=lambda _deep, _batch, queue: queue.purge(), prepare=_filled),
+    "drop": Operation(commands=4, act=lambda _deep, _batch, queue: queue.drop(), prepare=_filled),
     "insert": Operation(
         commands=1, act=lambda deep, batch, _: deep.driver.records.insert(record(f"new {batch}"))
     ),
@@ -314,6 +341,8 @@ def test_p7_what_falls_due_is_found_without_a_scan(
 @pytest.mark.parametrize("name", ["purge", "drop"])
 def test_p7_what_was_purged_or_dropped_is_cleared_without_a_scan(deep: Deep, name: str) -> None:
     queue = deep.fill(name)
+    while queue.expire():
+        pass
 
     with deep.profiled() as emptied:
         getattr(queue, name)()
@@ -342,6 +371,34 @@ def test_p7_idempotency_keys_are_forgotten_without_a_scan(deep: Deep) -> None:
 
     assert_found_by_index(profile)
     assert any(each.get("ndeleted", 0) == MANY for each in profile)
+
+
+def test_p7_no_step_of_a_move_scans(deep: Deep) -> None:
+    """A queue that is moved is read in parts; what changes meanwhile is found by the move."""
+    transfers = deep.driver.transfers
+    source, target = deep.fill("source"), deep.queue.other("target")
+    generation = transfers.depart(source.address, "move")
+    transfers.admit(target.address, "move", generation)
+    source.release(source.claim(10).id)
+    cursor, caught_up = "", False
+    while not caught_up:
+        with deep.profiled() as profile:
+            cargo = transfers.export(source.address, "move", cursor=cursor, limit=300)
+            transfers.load(target.address, "move", cargo)
+        assert_found_by_index(profile)
+        cursor, caught_up = cargo.cursor, cargo.caught_up
+    source.claim(10)
+    source.fill(20, ttl=60)
+    source.fill(20, ttl=86_400, delay=60)
+    deep.clock.advance(60)
+
+    with deep.profiled() as profile:
+        source.stats()
+        source.pop(10)
+        transfers.shut(source.address, "move")
+        transfers.retire(source.address, "move", now=deep.clock.now)
+        transfers.discard(target.address, "move")
+    assert_found_by_index(profile)
 
 
 def test_records_are_counted_in_the_index(deep: Deep) -> None:
