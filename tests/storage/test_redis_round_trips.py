@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from queues.models import Claim, DeadLetter, Record
+from queues.models import Claim, DeadLetter, NewMessage, Record
 from queues.ports import Driver
 from storage.redis_keys import SHARDS
 from storage.registry import connect
@@ -92,10 +92,21 @@ def _bury(watched: Watched, batch: int, _: Any) -> None:
     assert watched.queue.try_claim(batch, dead_letter=letter).dead_lettered == batch
 
 
+def _subscribed(watched: Watched, _batch: int) -> None:
+    watched.driver.messages.subscribe(watched.queue.address, subscribed=True)
+
+
+def _post_and_tell(watched: Watched, batch: int, _: Any) -> None:
+    messages, queue = [NewMessage(body=b"1", ttl=60)] * batch, watched.queue
+    watched.driver.messages.post(queue.address, messages, now=queue.clock.now, tickets=messages)
+
+
 #: What is done with how many, and what has to be there before.
 OPERATIONS: dict[str, tuple[Callable[[Watched, int, Any], object], Callable[[Watched, int], Any]]] = {
     "post": (lambda watched, batch, _: watched.queue.fill(batch), _nothing),
     "post with a key": (lambda watched, batch, _: watched.queue.post_once(*map(str, range(batch))), _nothing),
+    "post with tickets": (_post_and_tell, _subscribed),
+    "subscribe": (lambda watched, batch, _: _subscribed(watched, batch), _nothing),
     "get": (lambda watched, _, found: watched.queue.get(*found), _ready),
     "list": (lambda watched, batch, _: watched.queue.page(limit=batch), _nothing),
     "list everything": (
