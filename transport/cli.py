@@ -31,7 +31,7 @@ def hermod() -> None:
 @hermod.command()
 @flags(*SERVER_FLAGS)
 def serve(config: Path | None, **given: object) -> None:
-    """Run everything on this machine: the REST service and the janitor."""
+    """Run everything on this machine: the REST service, the notifier and the janitor."""
     from transport.settings import check_exposure
     from transport.supervisor import supervise
 
@@ -64,6 +64,16 @@ def janitor(config: Path | None, **given: object) -> None:
 
     with closing(open_service(settings)) as service:
         run(service, settings)
+
+
+@hermod.command()
+@flags("config", "store")
+def notifier(config: Path | None, **given: object) -> None:
+    """Run the notifier, which tells subscribers of messages."""
+    with opened(config, **given) as service:
+        from transport.notifier import run
+
+        run(service)
 
 
 @hermod.command()

@@ -69,7 +69,10 @@ class Server(BaseApplication):  # type: ignore[misc]
             raise SystemExit(Arbiter.APP_LOAD_ERROR) from error
         self._open.callback(service.close)
         if self.settings.in_memory:
+            from transport.notifier import NotifierThread
+
             self._open.enter_context(_JanitorThread(service, self.settings))
+            self._open.enter_context(NotifierThread(service))
         return create_app(service)
 
 

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from typing import Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
 
 from queues.ports import Driver, Stores
 from queues.sealing import KeyRing
 from queues.service.catalogue import QUEUE, TOPIC, Catalogue, Kind
 from queues.service.claims import ClaimService
+from queues.service.confirmations import ConfirmationService
 from queues.service.dead_letters import DeadLetterService
+from queues.service.deliveries import DeliveryService
 from queues.service.flavors import FlavorService
 from queues.service.health import HealthService
 from queues.service.messages import MessageService
 from queues.service.moving import MovingService
 from queues.service.pools import PoolService
 from queues.service.queues import QueueService
+from queues.service.subscriptions import SubscriptionService
 from queues.service.tokens import TokenService
 from queues.signing import Signer
 from storage.pooling import OpenStores
@@ -24,6 +28,11 @@ from storage.registry import connect
 from transport.access import AccessPolicy
 from transport.service import Service
 from transport.settings import Settings
+from transport.settings.model import NotifierSettings
+
+if TYPE_CHECKING:
+    from notifiers.signatures import WebhookSigner
+    from notifiers.worker import Worker
 
 
 class ClosableStores(Stores, Protocol):
@@ -75,6 +84,23 @@ def assemble(
 
     catalogue, queues = declared(QUEUE)
     dead_letters = DeadLetterService(records, pools, catalogue, queues)
+    clock = driver.messages.clock
+    signer = Signer(settings.signed_url.signing_keys())
+    subscriptions = SubscriptionService(records, catalogue, queues, limits, clock)
+    notifier = settings.notifier
+    deliveries = DeliveryService(
+        records, pools, limits, keys, clock, dead_letter_ttl=notifier.dead_letter_ttl
+    )
+    confirmations = ConfirmationService(
+        deliveries,
+        subscriptions,
+        signer,
+        limits,
+        clock,
+        required=notifier.require_confirmation and bool(settings.signed_url.secret_keys),
+        public_url=notifier.public_url or None,
+        websocket_url=notifier.websocket_url or None,
+    )
     return Service(
         settings=settings,
         access=AccessPolicy(settings.access),
@@ -82,13 +108,65 @@ def assemble(
         flavors=flavors,
         moving=MovingService(records, pools, catalogue, dead_letters),
         dead_letters=dead_letters,
+        subscriptions=subscriptions,
+        confirmations=confirmations,
+        deliveries=deliveries,
+        webhook_keys=partial(_webhook_signer, notifier),
         queues=queues,
         topics=declared(TOPIC)[1],
         messages=MessageService(queues, catalogue, limits, keys, window=settings.idempotency.window),
         claims=ClaimService(catalogue, dead_letters, limits, keys),
         health=HealthService(records, pools),
         tokens=TokenService(records, driver.messages.clock),
-        signer=Signer(settings.signed_url.signing_keys()),
-        clock=driver.messages.clock,
+        signer=signer,
+        clock=clock,
         close=close,
+    )
+
+
+def _webhook_signer(settings: NotifierSettings) -> WebhookSigner:
+    # What it needs is imported when it is needed: most requests never ask.
+    from notifiers.signatures import WebhookSigner, parse_private_key
+
+    return WebhookSigner(
+        [key.get_secret_value().encode() for key in settings.signing_keys],
+        [parse_private_key(key.get_secret_value()) for key in settings.private_keys],
+    )
+
+
+def notifier_worker(service: Service) -> Worker:
+    """Build the worker that tells subscribers; to be called within the event loop that runs it."""
+    from notifiers.egress import EgressPolicy
+    from notifiers.mail import MailSettings
+    from notifiers.registry import Parts, build
+    from notifiers.webhook import WebhookSettings
+    from notifiers.worker import Worker, WorkerSettings
+
+    settings = service.settings
+    notifier, mail = settings.notifier, settings.mail
+    webhook = WebhookSettings(
+        connect_timeout=notifier.connect_timeout,
+        timeout=notifier.timeout,
+        connections_per_host=notifier.per_subscriber,
+        egress=EgressPolicy(allow=settings.egress.allow),
+    )
+    server = MailSettings(
+        host=mail.host,
+        port=mail.port,
+        security=mail.security,
+        username=mail.user,
+        password=mail.password.get_secret_value(),
+        sender=mail.sender,
+    )
+    parts = Parts(webhook=webhook, signer=_webhook_signer(notifier), mail=server if mail.host else None)
+    return Worker(
+        service.deliveries,
+        service.subscriptions,
+        build(parts),
+        WorkerSettings(
+            in_flight=notifier.concurrency,
+            per_subscriber=notifier.per_subscriber,
+            timeout=notifier.timeout,
+            require_confirmation=notifier.require_confirmation,
+        ),
     )

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from transport.dispatch import Operation
-from transport.operations import claims, messages, pools, queues, system
+from transport.operations import claims, events, messages, pools, queues, subscriptions, system
 
 OPERATIONS: Mapping[str, Operation[Any, Any]] = {
     operation.name: operation
-    for module in (queues, messages, claims, pools, system)
+    for module in (queues, messages, events, claims, subscriptions, pools, system)
     for operation in module.OPERATIONS
 }

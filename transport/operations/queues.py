@@ -114,6 +114,8 @@ def queue_purge(service: Service, caller: Caller, args: QueuePurge, *, of: Famil
         raise Invalid("The resource_types to purge are messages and subscriptions.")
     if "messages" in args.resource_types:
         of.service(service).purge(address)
+    if "subscriptions" in args.resource_types and of is QUEUES:
+        service.subscriptions.purge(address)
 
 
 def queue_share(service: Service, caller: Caller, args: QueueShare) -> SignedUrl:

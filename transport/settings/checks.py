@@ -8,6 +8,7 @@ import difflib
 import re
 from collections.abc import Iterable
 from dataclasses import fields
+from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
 from queues.limits import MIN_TTL, Limits
@@ -53,6 +54,13 @@ def origin(value: str) -> str:
     return value
 
 
+def base_url(value: str) -> str:
+    """Check where something can be reached; empty for nowhere."""
+    if value and (value == "*" or not _ORIGIN(value)):
+        raise ValueError("should be a URL without a path, such as https://queues.example.org")
+    return value
+
+
 def lower(value: object) -> object:
     """Let a word be written in capitals too."""
     return value.lower() if isinstance(value, str) else value
@@ -77,6 +85,15 @@ def rules(value: dict[str, Role]) -> dict[str, Role]:
     for name in value:
         if name not in RULES:
             raise ValueError(f"has no rule {name!r}; the nearest known one is {nearest(name, RULES)!r}")
+    return value
+
+
+def network(value: str) -> str:
+    """Check a network in CIDR notation."""
+    try:
+        ip_network(value)
+    except ValueError as error:
+        raise ValueError(f"should be networks such as 10.20.0.0/16: {error}") from error
     return value
 
 

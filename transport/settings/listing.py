@@ -46,7 +46,7 @@ def literal(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, SecretStr):
-        return '"***"'
+        return '"***"' if value.get_secret_value() else '""'
     if isinstance(value, Role):
         return f'"{value.name.lower()}"'
     if isinstance(value, Mapping):

@@ -26,6 +26,7 @@ from transport.settings import checks
 Bind: TypeAlias = Annotated[str, AfterValidator(checks.bind)]
 Seconds: TypeAlias = Annotated[int, Field(ge=1, le=checks.MAX_SECONDS)]
 Interval: TypeAlias = Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)]
+BaseUrl: TypeAlias = Annotated[str, AfterValidator(checks.base_url)]
 Origin: TypeAlias = Annotated[str, AfterValidator(checks.origin)]
 EncryptionKey: TypeAlias = Annotated[SecretStr, AfterValidator(checks.encryption_key)]
 AccessRules: TypeAlias = dict[str, Annotated[Role, BeforeValidator(checks.role)]]
@@ -186,6 +187,77 @@ class JanitorSettings(Section):
     )
 
 
+class NotifierSettings(Section):
+    """The processes that tell subscribers of messages."""
+
+    concurrency: int = Field(
+        default=1000, ge=1, le=100_000, description="Deliveries that one process has under way at a time."
+    )
+    per_subscriber: int = Field(
+        default=32, ge=1, le=10_000, description="How many of them go to the same subscriber at a time."
+    )
+    timeout: Interval = Field(
+        default=20.0,
+        description="Seconds that an attempt to deliver lasts at most; then it is tried again by the retry policy.",
+    )
+    connect_timeout: Interval = Field(
+        default=5.0, description="Seconds that connecting to a subscriber lasts at most."
+    )
+    require_confirmation: bool = Field(
+        default=False,
+        description="Whether a subscriber is told nothing until it has confirmed that it wants to be. Needs a key in"
+        " signed_url.secret_keys.",
+    )
+    public_url: BaseUrl = Field(
+        default="",
+        description="Where subscribers reach the REST service to confirm, such as https://queues.example.org.",
+    )
+    websocket_url: BaseUrl = Field(
+        default="",
+        description="Where subscribers reach the websocket service to confirm, such as wss://queues.example.org.",
+    )
+    signing_keys: tuple[Annotated[SecretStr, AfterValidator(checks.signing_key)], ...] = Field(
+        default=(),
+        description="Secret keys from which the key of each subscription is derived, by which its webhooks are signed"
+        " (Standard Webhooks, v1). All sign: to rotate, put a new one first and drop the old one later.",
+    )
+    private_keys: tuple[SecretStr, ...] = Field(
+        default=(),
+        description="Private keys (whsk_ and base64 of an ed25519 key) by which webhooks are signed too (v1a).",
+    )
+    dead_letter_ttl: Seconds = Field(
+        default=1_209_600,
+        description="Seconds that a delivery which was given up can be looked at and sent again.",
+    )
+
+
+class EgressSettings(Section):
+    """Where webhooks may go."""
+
+    allow: tuple[Annotated[str, AfterValidator(checks.network)], ...] = Field(
+        default=(),
+        description="Networks (CIDR) that webhooks may go to though they are not public, such as 10.20.0.0/16.",
+    )
+
+
+class MailSettings(Section):
+    """Mail to subscribers."""
+
+    host: str = Field(default="", description="SMTP server; without one no mail is sent.")
+    port: int = Field(default=25, ge=1, le=65535, description="Its port.")
+    security: Literal["plain", "starttls", "tls"] = Field(
+        default="starttls",
+        description="How the connection is encrypted: tls from the start, starttls once it stands, plain not at all.",
+    )
+    user: str = Field(default="", description="User name at the server; empty for none.")
+    password: SecretStr = Field(
+        default=SecretStr(""), description="Password at the server; none goes in the clear."
+    )
+    sender: str = Field(
+        default="hermod@localhost", description="Sender of mails whose subscription names none."
+    )
+
+
 class LogSettings(Section):
     """The log, on standard error."""
 
@@ -249,6 +321,9 @@ class Settings(Section):
     cache: CacheSettings = CacheSettings()
     storage: StorageSettings = StorageSettings()
     janitor: JanitorSettings = JanitorSettings()
+    notifier: NotifierSettings = NotifierSettings()
+    egress: EgressSettings = EgressSettings()
+    mail: MailSettings = MailSettings()
     log: LogSettings = LogSettings()
     cors: CorsSettings = CorsSettings()
     access: Annotated[AccessRules, AfterValidator(checks.rules)] = Field(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -12,7 +13,7 @@ import msgspec
 
 from queues.checksum import checksum
 from queues.errors import MessageNotFound
-from queues.models import Json, JsonObject, Landmark, Message, Pool, Posted
+from queues.models import Json, JsonObject, Landmark, Message, PendingDelivery, Pool, Posted, Subscription
 from queues.redaction import hide_password
 from queues.service.claims import SeenClaim
 from queues.service.flavors import Flavor
@@ -21,6 +22,7 @@ from queues.service.messages import Page
 from queues.service.moving import Drain
 from queues.signing import SignedUrl
 from transport.operations.queues import QueuePage, SeenStats
+from transport.operations.subscriptions import SubscriptionPage, SubscriptionStatus
 from transport.problems import Problem, problem_of
 from transport.wsgi.request import RestRequest
 
@@ -123,6 +125,12 @@ def posted(request: RestRequest, response: falcon.Response, value: Posted) -> No
     response.set_header("Location", f"{base}?ids={','.join(value.ids)}")
 
 
+def posted_events(request: RestRequest, response: falcon.Response, value: Posted) -> None:
+    """Answer where the events are."""
+    base = f"{request.queue_path}/messages"
+    document(response, {"resources": [f"{base}/{id_}" for id_ in value.ids]}, 201)
+
+
 def message_page(request: RestRequest, response: falcon.Response, page: Page) -> None:
     """Answer a page of messages, with the way to the next one."""
     kept = {
@@ -202,6 +210,83 @@ def health(request: RestRequest, response: falcon.Response, report: dict[str, St
         document(response, {"catalog_reachable": True, **named})
 
 
+def subscription_page(request: RestRequest, response: falcon.Response, page: SubscriptionPage) -> None:
+    """Answer a page of subscriptions."""
+    path = f"{request.queue_path}/subscriptions"
+    marker = page.subscriptions[-1].id if page.subscriptions else None
+    kept = {"limit": limit} if (limit := request.text("limit")) else {}
+    shown = [_subscription(each, page.now) for each in page.subscriptions]
+    document(response, {"subscriptions": shown, "links": _next_page(path, kept, marker)})
+
+
+def subscription(_request: RestRequest, response: falcon.Response, page: SubscriptionPage) -> None:
+    """Answer a subscription."""
+    document(response, _subscription(page.subscriptions[0], page.now))
+
+
+def subscribed(request: RestRequest, response: falcon.Response, subscription_id: str) -> None:
+    """Answer the id of a subscription."""
+    document(response, {"subscription_id": subscription_id}, 201)
+    response.set_header("Location", f"{request.queue_path}/subscriptions")
+
+
+def changed(request: RestRequest, response: falcon.Response, _value: object) -> None:
+    """Answer that it was done to what this path names."""
+    response.status = 204
+    response.set_header("Location", request.http.path)
+
+
+def subscription_status(_request: RestRequest, response: falcon.Response, status: SubscriptionStatus) -> None:
+    """Answer how it goes with a subscription."""
+    counts, state = status.counts, "active"
+    if status.subscription.disabled is not None:
+        state = "disabled"
+    elif status.waits_for_confirmation:
+        state = "unconfirmed"
+    document(
+        response,
+        {
+            "id": status.subscription.id,
+            "state": state,
+            "reason": status.subscription.disabled,
+            "delivered": counts.delivered,
+            "failed_attempts": counts.failed,
+            "dead_lettered": counts.dead,
+            "filtered": counts.filtered,
+            "last_error": counts.last_error,
+            "attempts": [{**asdict(attempt), "at": _moment(attempt.at)} for attempt in counts.attempts],
+            "signing_secrets": status.secrets,
+            "public_keys": status.public_keys,
+        },
+    )
+
+
+def failed_deliveries(
+    request: RestRequest, response: falcon.Response, page: Sequence[tuple[PendingDelivery, int]]
+) -> None:
+    """Answer what was given up."""
+    path = request.http.path
+    kept = {"limit": limit} if (limit := request.text("limit")) else {}
+    deliveries = [
+        {
+            "id": pending.id,
+            "webhook_id": pending.notice.id,
+            "failed_at": _moment(given_up),
+            "posted_at": _moment(pending.posted),
+            "attempts": pending.attempt,
+            "body": msgspec.Raw(pending.notice.body),
+        }
+        for pending, given_up in page
+    ]
+    marker = page[-1][0].id if page else None
+    document(response, {"deliveries": deliveries, "links": _next_page(path, kept, marker)})
+
+
+def replayed(_request: RestRequest, response: falcon.Response, count: int) -> None:
+    """Answer how many messages are sent again."""
+    document(response, {"replayed": count}, 202)
+
+
 def pool_page(request: RestRequest, response: falcon.Response, pools: Sequence[Pool]) -> None:
     """Answer a page of pools."""
     detailed = request.boolean("detailed")
@@ -252,6 +337,23 @@ def flavor_page(request: RestRequest, response: falcon.Response, flavors: Sequen
 def flavor(_request: RestRequest, response: falcon.Response, found: Flavor) -> None:
     """Answer a flavor."""
     document(response, _flavor(found))
+
+
+def _subscription(found: Subscription, now: int) -> JsonObject:
+    """Return the seven members that clients take as keyword arguments: no others."""
+    return {
+        "id": found.id,
+        "source": found.address.queue,
+        "subscriber": found.subscriber,
+        "ttl": found.ttl,
+        "age": found.age(now),
+        "options": found.options,
+        "confirmed": found.confirmed,
+    }
+
+
+def _moment(moment: int) -> str:
+    return datetime.fromtimestamp(moment / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _paging(request: RestRequest) -> dict[str, Any]:
@@ -324,11 +426,10 @@ def _with_checksum(entry: dict[str, Any], body: bytes) -> dict[str, Any]:
 
 
 def _landmark(path: str, landmark: Landmark, now: int) -> JsonObject:
-    created = datetime.fromtimestamp(landmark.created // 1000, UTC)
     return {
         "href": f"{path}/messages/{landmark.id}",
         "age": landmark.age(now),
-        "created": created.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "created": _moment(landmark.created),
     }
 
 

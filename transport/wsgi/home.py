@@ -67,6 +67,18 @@ def home(*, admin: bool, pooling: bool) -> JsonObject:
         ),
         "rel/patch_claim": _claim("PATCH"),
         "rel/delete_claim": _claim("DELETE"),
+        "rel/subscriptions_get": _entry(
+            f"{_QUEUE}/subscriptions{{?marker,limit}}",
+            "GET",
+            queue_name="queue_name",
+            marker="marker",
+            limit="subscription_limit",
+        ),
+        "rel/subscriptions_post": _entry(
+            f"{_QUEUE}/subscriptions", "POST", queue_name="queue_name", limit="subscription_limit"
+        ),
+        "rel/subscription": _subscription("GET DELETE"),
+        "rel/subscription_patch": _subscription("PATCH"),
         "rel/ping": _entry("/v2/ping", "GET"),
     }
     if admin:
@@ -78,6 +90,11 @@ def home(*, admin: bool, pooling: bool) -> JsonObject:
 
 def _claim(method: str) -> JsonObject:
     return _entry(f"{_QUEUE}/claims/{{claim_id}}", method, queue_name="queue_name", claim_id="claim_id")
+
+
+def _subscription(methods: str) -> JsonObject:
+    path = f"{_QUEUE}/subscriptions/{{subscriptions_id}}"
+    return _entry(path, methods, queue_name="queue_name", subscriptions_id="subscriptions_id")
 
 
 def _operators(noun: str) -> JsonObject:

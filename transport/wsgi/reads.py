@@ -6,12 +6,13 @@ from typing import Any
 
 import msgspec
 
-from queues.errors import InvalidChange
-from queues.models import Address
+from queues.errors import Invalid, InvalidChange
+from queues.models import Address, Json
 from transport.documents import decode
 from transport.operations.system import Nothing
 from transport.problems import InvalidParameter, MalformedBody, UnsupportedMediaType
 from transport.schemas.claims import ClaimCreate, ClaimRef, ClaimTerms, ClaimUpdate, ClaimWish
+from transport.schemas.events import EventsPost
 from transport.schemas.messages import (
     DraftMessages,
     MessageDelete,
@@ -44,6 +45,16 @@ from transport.schemas.queues import (
     QueueShare,
     QueueUpdate,
 )
+from transport.schemas.subscriptions import (
+    FailedDeliveries,
+    ReplayWish,
+    SubscriptionConfirm,
+    SubscriptionCreate,
+    SubscriptionList,
+    SubscriptionRef,
+    SubscriptionReplay,
+    SubscriptionUpdate,
+)
 from transport.wsgi.request import RestRequest
 
 PATCH_TYPE = "application/openstack-messaging-v2.0-json-patch"
@@ -57,6 +68,7 @@ _POOL = msgspec.json.Decoder(PoolTerms)
 _POOL_CHANGE = msgspec.json.Decoder(PoolChange)
 _FLAVOR = msgspec.json.Decoder(FlavorTerms)
 _FLAVOR_POOLS = msgspec.json.Decoder(FlavorPools)
+_REPLAY = msgspec.json.Decoder(ReplayWish)
 _TERMS = msgspec.json.Decoder(ClaimTerms)
 
 _NOT_FILTERS = {"marker", "limit", "detailed", "with_count", "name"}
@@ -244,3 +256,84 @@ def flavor_create(request: RestRequest) -> FlavorCreate:
 def flavor_update(request: RestRequest) -> FlavorUpdate:
     """Read a change of a flavor."""
     return FlavorUpdate(flavor_name=request.path["flavor_name"], pools=request.document(_FLAVOR_POOLS))
+
+
+def subscription_list(request: RestRequest) -> SubscriptionList:
+    """Read a listing."""
+    return SubscriptionList(
+        queue_name=request.queue_name, marker=request.text("marker"), limit=request.integer("limit")
+    )
+
+
+def subscription_ref(request: RestRequest) -> SubscriptionRef:
+    """Read which subscription."""
+    return SubscriptionRef(queue_name=request.queue_name, subscription_id=request.path["subscription_id"])
+
+
+def subscription_create(request: RestRequest) -> SubscriptionCreate:
+    """Read the wish for a subscription; no body says nothing."""
+    return SubscriptionCreate(queue_name=request.queue_name, wish=_anything(request))
+
+
+def subscription_update(request: RestRequest) -> SubscriptionUpdate:
+    """Read a change of a subscription."""
+    return SubscriptionUpdate(
+        queue_name=request.queue_name,
+        subscription_id=request.path["subscription_id"],
+        wish=_anything(request),
+    )
+
+
+def subscription_confirm(request: RestRequest) -> SubscriptionConfirm:
+    """Read what a subscriber says."""
+    document = _anything(request)
+    confirmed = document.get("confirmed") if isinstance(document, dict) else None
+    if not isinstance(confirmed, bool):
+        raise Invalid("The 'confirmed' should be boolean.")
+    return SubscriptionConfirm(
+        queue_name=request.queue_name,
+        subscription_id=request.path["subscription_id"],
+        confirmed=confirmed,
+    )
+
+
+def failed_deliveries(request: RestRequest) -> FailedDeliveries:
+    """Read a listing of what was given up."""
+    return FailedDeliveries(
+        queue_name=request.queue_name,
+        subscription_id=request.path["subscription_id"],
+        marker=request.text("marker"),
+        limit=request.integer("limit"),
+    )
+
+
+def subscription_replay(request: RestRequest) -> SubscriptionReplay:
+    """Read what to send again."""
+    return SubscriptionReplay(
+        queue_name=request.queue_name,
+        subscription_id=request.path["subscription_id"],
+        wish=request.document(_REPLAY),
+    )
+
+
+def events_post(request: RestRequest) -> EventsPost:
+    """Read events as they come: what they are follows from the content type and the headers."""
+    address = Address(project=request.caller.project, queue=request.queue_name)
+    # One character for each byte, as WSGI has them.
+    headers = [
+        (name.removeprefix("HTTP_").replace("_", "-").lower(), value)
+        for name, value in request.http.env.items()
+        if name.startswith("HTTP_")
+    ]
+    return EventsPost(
+        queue_name=request.queue_name,
+        content_type=request.http.content_type or "",
+        headers=headers,
+        body=request.body(request.service.messages.max_post_size(address)),
+    )
+
+
+def _anything(request: RestRequest) -> Json:
+    """Return the body as JSON of any kind; an empty object where there is none."""
+    raw = request.body(request.service.settings.limits.max_queue_metadata)
+    return decode(raw, _ANY) if raw else {}

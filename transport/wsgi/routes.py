@@ -90,6 +90,39 @@ ROUTES: Mapping[str, Mapping[str, Choice]] = {
     },
 }
 
+EVENT_ROUTES: Mapping[str, Mapping[str, Choice]] = {
+    "/v2/queues/{queue_name}/events": {
+        "POST": _endpoint("event_post", reads.events_post, answers.posted_events),
+    },
+}
+
+_SUBSCRIPTIONS = "/v2/queues/{queue_name}/subscriptions"
+_SUBSCRIPTION = f"{_SUBSCRIPTIONS}/{{subscription_id}}"
+
+SUBSCRIPTION_ROUTES: Mapping[str, Mapping[str, Choice]] = {
+    _SUBSCRIPTIONS: {
+        "GET": _endpoint("subscription_list", reads.subscription_list, answers.subscription_page),
+        "POST": _endpoint("subscription_create", reads.subscription_create, answers.subscribed),
+    },
+    _SUBSCRIPTION: {
+        "GET": _endpoint("subscription_get", reads.subscription_ref, answers.subscription),
+        "PATCH": _endpoint("subscription_update", reads.subscription_update, answers.changed),
+        "DELETE": _endpoint("subscription_delete", reads.subscription_ref, answers.no_content),
+    },
+    f"{_SUBSCRIPTION}/confirm": {
+        "PUT": _endpoint("subscription_confirm", reads.subscription_confirm, answers.changed),
+    },
+    f"{_SUBSCRIPTION}/status": {
+        "GET": _endpoint("subscription_status", reads.subscription_ref, answers.subscription_status),
+    },
+    f"{_SUBSCRIPTION}/failed": {
+        "GET": _endpoint("subscription_failed", reads.failed_deliveries, answers.failed_deliveries),
+    },
+    f"{_SUBSCRIPTION}/replay": {
+        "POST": _endpoint("subscription_replay", reads.subscription_replay, answers.replayed),
+    },
+}
+
 #: Served only where the setting `admin` is on.
 ADMIN_ROUTES: Mapping[str, Mapping[str, Choice]] = {
     "/v2/health": {"GET": _endpoint("check_node_health", reads.nothing, answers.health)},
@@ -124,4 +157,10 @@ POOL_ROUTES: Mapping[str, Mapping[str, Choice]] = {
 
 def routes(*, admin: bool, pooling: bool) -> Mapping[str, Mapping[str, Choice]]:
     """Return the routes that a service with these settings serves."""
-    return {**ROUTES, **(ADMIN_ROUTES if admin else {}), **(POOL_ROUTES if admin and pooling else {})}
+    return {
+        **ROUTES,
+        **EVENT_ROUTES,
+        **SUBSCRIPTION_ROUTES,
+        **(ADMIN_ROUTES if admin else {}),
+        **(POOL_ROUTES if admin and pooling else {}),
+    }

@@ -1,0 +1,378 @@
+"""The worker: takes tickets and pending deliveries, tells subscribers, keeps what has to be tried again.
+
+A batch is settled when each of its deliveries got through, was given up, or is kept.
+A subscriber that takes its time holds nothing up: after a moment, what is under way
+is kept too, to be due when the attempt must have ended, and the copy is dropped when
+it has. So a crash at any instant repeats deliveries and loses none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
+from random import Random, SystemRandom
+from typing import TypeVar
+from weakref import WeakValueDictionary
+
+import msgspec
+import structlog
+
+from notifiers.breaker import Breaker, BreakerSettings, endpoint_of
+from notifiers.outcome import Delivery, Kind, Notifier, Outcome
+from queues.errors import HermodError, StoreError
+from queues.filters import Filter
+from queues.filters import parse as parse_filter
+from queues.models import (
+    Address,
+    Attempt,
+    DeliveryCounts,
+    Json,
+    JsonObject,
+    Notice,
+    PendingDelivery,
+    Subscription,
+    Ticket,
+)
+from queues.retries import jitter, policy_for
+from queues.service.deliveries import Batch, DeliveryService
+from queues.service.subscriptions import Audience, SubscriptionService
+
+T = TypeVar("T")
+
+_log = structlog.get_logger()
+
+_FLUSH = 1.0  # seconds between two notes of what became of deliveries
+_HISTORY = 20  # attempts of a subscription that are noted at once at most
+_LONGEST_PAUSE = 30.0  # seconds between two looks at a store that fails
+_MARGIN = 5.0  # seconds that an attempt may take beyond its timeouts
+_RESTING = "The endpoint failed too often of late; it is left alone for a while."
+_END = 15.0  # seconds that deliveries have to end when the worker is told to stop
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkerSettings:
+    """How much a worker does at once."""
+
+    in_flight: int = 1000  # deliveries under way, in this process
+    per_subscriber: int = 32  # of them to one subscriber
+    batch: int = 50  # tickets or deliveries leased at once
+    batches: int = 64  # leased and not settled
+    patience: float = 1.0  # seconds that a batch waits for its deliveries
+    timeout: float = 20.0  # seconds that an attempt takes at most
+    poll: float = 0.02  # seconds between two looks at a store that had nothing
+    require_confirmation: bool = False  # whether subscribers that have not confirmed are told nothing
+
+
+@dataclass(slots=True)
+class _Job:
+    """One delivery in a batch."""
+
+    pending: PendingDelivery
+    subscription: Subscription
+    policy: JsonObject | None  # the queue's retry policy
+    started: bool = False  # whether the attempt is under way
+
+
+@dataclass(slots=True)
+class _News:
+    """What became of a subscription's deliveries since it was noted last."""
+
+    delivered: int = 0
+    failed: int = 0
+    dead: int = 0
+    filtered: int = 0
+    last_error: str | None = None
+    attempts: list[Attempt] = field(default_factory=list)
+
+    def counts(self) -> DeliveryCounts:
+        return DeliveryCounts(
+            delivered=self.delivered,
+            failed=self.failed,
+            dead=self.dead,
+            filtered=self.filtered,
+            last_error=self.last_error,
+            attempts=self.attempts[::-1][:_HISTORY],
+        )
+
+
+class Worker:
+    """Delivers until it is told to stop. Any number of them may work on the same stores."""
+
+    def __init__(
+        self,
+        deliveries: DeliveryService,
+        subscriptions: SubscriptionService,
+        notifier: Notifier,
+        settings: WorkerSettings,
+        *,
+        random: Random | None = None,
+    ) -> None:
+        self._deliveries = deliveries
+        self._subscriptions = subscriptions
+        self._notifier = notifier
+        self._settings = settings
+        self._random = random or SystemRandom()
+        self._threads = ThreadPoolExecutor(16, thread_name_prefix="store")
+        self._in_flight = asyncio.Semaphore(settings.in_flight)
+        self._room = asyncio.Semaphore(settings.batches)
+        self._subscribers: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._news: dict[tuple[Address, str], _News] = {}
+        self._filters: dict[bytes, Filter] = {}
+        self._breaker = Breaker(BreakerSettings(), time.monotonic)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until `stop` is set, and end what is under way."""
+        pumps: dict[str, asyncio.Task[None]] = {}
+        flusher = asyncio.create_task(self._flush_often(stop))
+        while not stop.is_set():
+            for pool in await self._pools():
+                if pool not in pumps or pumps[pool].done():
+                    pumps[pool] = asyncio.create_task(self._pump(pool, stop))
+            await _pause(stop, _FLUSH)
+        await asyncio.gather(*pumps.values(), flusher)
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=_END)
+            for task in late:  # what they deliver is kept in the store
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+        await self._flush()
+        await self._notifier.close()
+        self._threads.shutdown()
+
+    async def _pools(self) -> Sequence[str]:
+        try:
+            return await self._call(self._deliveries.pools)
+        except StoreError as error:
+            _log.warning("cannot find the pools", reason=str(error))
+            return []
+
+    async def _pump(self, pool: str, stop: asyncio.Event) -> None:
+        """Take what is due in a pool, batch by batch."""
+        pause = self._settings.poll
+        while not stop.is_set():
+            await self._room.acquire()
+            try:
+                batches = await self._call(lambda: list(self._deliveries.take(pool, self._settings.batch)))
+                pause = self._settings.poll
+            except HermodError as error:
+                _log.warning("cannot take deliveries", pool=pool, reason=str(error))
+                batches, pause = [], min(2 * pause + 0.1, _LONGEST_PAUSE)
+            finally:
+                self._room.release()
+            for batch in batches:
+                await self._room.acquire()
+                self._spawn(self._work(batch))
+            if not batches:
+                await _pause(stop, pause)
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _work(self, batch: Batch) -> None:
+        try:
+            await self._deliver(batch)
+        except HermodError as error:  # the lease ends, and somebody does it again
+            _log.warning("cannot settle deliveries", pool=batch.pool, reason=str(error))
+        except Exception:
+            _log.exception("a batch of deliveries failed", pool=batch.pool)
+        finally:
+            self._room.release()
+
+    async def _deliver(self, batch: Batch) -> None:
+        jobs = await self._jobs(batch)
+        attempts = {asyncio.create_task(self._attempt(job)): job for job in jobs}
+        waiting: set[asyncio.Task[Outcome]] = set()
+        kept: list[tuple[PendingDelivery, int]] = []
+        if attempts:
+            done, waiting = await asyncio.wait(attempts, timeout=self._settings.patience)
+            for task in done:
+                kept += await self._conclude(attempts[task], task.result())
+        slow = [task for task in waiting if attempts[task].started]
+        for task in waiting:
+            if not attempts[task].started:
+                task.cancel()
+                kept.append((attempts[task].pending, 1))
+        hold = round(self._settings.timeout + _MARGIN)
+        copies = [(attempts[task].pending, hold) for task in slow]
+        ids = await self._call(lambda: self._deliveries.keep(batch.pool, [*copies, *kept]))
+        everything = [ticket.id for ticket in batch.tickets] + [each.id for each in batch.pending]
+        await self._call(lambda: self._deliveries.settle(batch, everything))
+        for task, id_ in zip(slow, ids, strict=False):
+            self._spawn(self._finish(batch.pool, task, attempts[task], id_))
+
+    async def _finish(self, pool: str, task: asyncio.Task[Outcome], job: _Job, copy: str) -> None:
+        """Wait for a slow attempt, and drop the copy that stands for it."""
+        try:
+            kept = await self._conclude(job, await task)
+            await self._call(lambda: self._deliveries.keep(pool, kept))
+            await self._call(lambda: self._deliveries.forget(pool, [copy]))
+        except HermodError as error:  # the copy falls due, and it is done again
+            _log.warning("cannot settle a delivery", pool=pool, reason=str(error))
+
+    async def _jobs(self, batch: Batch) -> list[_Job]:
+        """Return the deliveries that a batch comes down to."""
+        addresses = {ticket.address for ticket in batch.tickets} | {each.address for each in batch.pending}
+        audiences: dict[Address, Audience] = {}
+        for address in addresses:
+            audiences[address] = await self._call(partial(self._subscriptions.audience, address))
+        jobs: list[_Job] = []
+        for ticket in batch.tickets:
+            jobs += self._expand(ticket, audiences[ticket.address])
+        for pending in batch.pending:
+            audience = audiences[pending.address]
+            found = audience.by_id.get(pending.subscription_id)
+            if found is not None and (pending.payload is not None or found.disabled is None):
+                jobs.append(_Job(pending, found, audience.retry_policy))
+        return jobs
+
+    def _expand(self, ticket: Ticket, audience: Audience) -> Iterator[_Job]:
+        parsed: dict[str, Json] = {}
+        for subscription in audience.by_id.values():
+            if subscription.disabled is not None:
+                continue
+            if self._settings.require_confirmation and not subscription.confirmed:
+                continue
+            wanted = self._filter(subscription)
+            for notice in ticket.notices:
+                if wanted is not None:
+                    if notice.id not in parsed:
+                        parsed[notice.id] = msgspec.json.decode(notice.body)
+                    if not wanted.matches(parsed[notice.id]):
+                        self._newest(subscription).filtered += 1
+                        continue
+                pending = PendingDelivery(
+                    notice=notice,
+                    address=ticket.address,
+                    subscription_id=subscription.id,
+                    attempt=1,
+                    posted=ticket.posted,
+                    sealed=ticket.sealed,
+                )
+                yield _Job(pending, subscription, audience.retry_policy)
+
+    def _filter(self, subscription: Subscription) -> Filter | None:
+        document = subscription.options.get("filter")
+        if not document:
+            return None
+        key = msgspec.json.encode(document)
+        if key not in self._filters:
+            if len(self._filters) > 10_000:
+                self._filters.clear()
+            self._filters[key] = parse_filter(document)
+        return self._filters[key]
+
+    async def _attempt(self, job: _Job) -> Outcome:
+        """Make one attempt, when there is room for it."""
+        key = job.subscription.id
+        gate = self._subscribers.get(key)
+        if gate is None:
+            gate = self._subscribers[key] = asyncio.Semaphore(self._settings.per_subscriber)
+        async with gate, self._in_flight:
+            job.started = True
+            return await self._guarded(job)
+
+    async def _guarded(self, job: _Job) -> Outcome:
+        """Make an attempt, unless the endpoint has failed so often that it is left alone for a while."""
+        endpoint = endpoint_of(job.subscription.subscriber)
+        if endpoint is None:
+            return await self._notifier.deliver(_delivery(job))
+        wait = self._breaker.admit(endpoint)
+        if wait > 0:
+            return Outcome(kind=Kind.RETRY, detail=_RESTING, retry_after=wait)
+        outcome: Outcome | None = None
+        try:
+            outcome = await self._notifier.deliver(_delivery(job))
+        finally:
+            self._breaker.report(endpoint, outcome)
+        return outcome
+
+    async def _conclude(self, job: _Job, outcome: Outcome) -> list[tuple[PendingDelivery, int]]:
+        """Note how an attempt ended; return what has to be kept of it, with the seconds until it is due."""
+        pending, subscription = job.pending, job.subscription
+        news = self._newest(subscription)
+        attempt = Attempt(
+            id=pending.notice.id,
+            at=int(time.time() * 1000),
+            attempt=pending.attempt,
+            outcome=outcome.kind.value,
+            status=outcome.status,
+            detail=outcome.detail,
+            seconds=round(outcome.seconds, 3),
+        )
+        news.attempts = [*news.attempts[-_HISTORY + 1 :], attempt]
+        if outcome.kind is Kind.DELIVERED:
+            news.delivered += 1
+            return []
+        news.failed += 1
+        news.last_error = outcome.detail or None
+        if outcome.kind is Kind.GONE:
+            reason = f"The subscriber answered {outcome.status}: it is gone for good."
+            await self._call(lambda: self._subscriptions.disable(pending.address, subscription.id, reason))
+        if outcome.kind is Kind.RETRY:
+            policy = policy_for(job.policy, subscription.options.get("_retry_policy"))
+            delay = policy.next_delay(pending.attempt)
+            if delay is not None:
+                wait = max(jitter(delay, self._random), outcome.retry_after or 0.0)
+                return [(replace(pending, attempt=pending.attempt + 1), round(wait))]
+        news.dead += 1
+        await self._call(lambda: self._deliveries.bury(pending))
+        return []
+
+    def _newest(self, subscription: Subscription) -> _News:
+        return self._news.setdefault((subscription.address, subscription.id), _News())
+
+    async def _flush_often(self, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            await _pause(stop, _FLUSH)
+            await self._flush()
+
+    async def _flush(self) -> None:
+        news, self._news = self._news, {}
+        for (address, subscription_id), each in news.items():
+            try:
+                await self._call(partial(self._deliveries.note, address, subscription_id, each.counts()))
+            except StoreError as error:
+                _log.warning("cannot note deliveries", reason=str(error))
+                return
+
+    async def _call(self, work: Callable[[], T]) -> T:
+        """Run something that waits for a store in a thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+
+def _delivery(job: _Job) -> Delivery:
+    pending, subscription = job.pending, job.subscription
+    return Delivery(
+        id=pending.notice.id,
+        subscription_id=subscription.id,
+        project=pending.address.project,
+        queue=pending.address.queue,
+        subscriber=subscription.subscriber,
+        options=subscription.options,
+        payload=pending.payload or notification(pending.notice, pending.address.queue),
+        body=pending.notice.body,
+        attempt=pending.attempt,
+    )
+
+
+def notification(notice: Notice, queue: str) -> bytes:
+    """Return what the protocol posts to a subscriber, as JSON text."""
+    document: dict[str, object] = {"ttl": notice.ttl, "body": msgspec.Raw(notice.body)}
+    if notice.delay is not None:
+        document["delay"] = notice.delay
+    return msgspec.json.encode({**document, "Message_Type": "Notification", "queue_name": queue})
+
+
+async def _pause(stop: asyncio.Event, seconds: float) -> None:
+    """Wait for a while, or until `stop` is set."""
+    try:
+        await asyncio.wait_for(stop.wait(), seconds)
+    except TimeoutError:
+        return
