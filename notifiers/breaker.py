@@ -108,7 +108,7 @@ class Breaker:
 def endpoint_of(subscriber: str) -> Endpoint | None:
     """Return the endpoint of a webhook's URI; None for other URIs, which have no circuit."""
     try:
-        url = URL(subscriber.removeprefix("trust+"))
+        url = URL(subscriber.lower().removeprefix("trust+"))
     except ValueError:
         return None
     if url.scheme not in ("http", "https") or not url.host or not url.port:

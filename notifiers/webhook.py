@@ -117,11 +117,11 @@ class WebhookNotifier:
 
     async def _send(self, delivery: Delivery) -> aiohttp.ClientResponse:
         """Post a message and return once the status is there."""
-        target = delivery.subscriber.removeprefix(_TRUST)
-        url = self._settings.egress.check_url(target)
+        is_trusted = delivery.subscriber.lower().startswith(_TRUST)
+        url = self._settings.egress.check_url(delivery.subscriber[len(_TRUST) if is_trusted else 0 :])
         content = _content(delivery, self._settings.most_templated)
         headers = self._headers(delivery, content)
-        if target != delivery.subscriber:
+        if is_trusted:
             headers.update(await self._credentials(delivery))
         return await self._open().post(
             url, data=io.BytesIO(content.body), headers=headers, allow_redirects=False

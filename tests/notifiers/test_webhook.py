@@ -180,7 +180,7 @@ class TestTrust:
         async def run() -> Outcome:
             async with receiver.listening(), a_notifier(credentials=token) as notifier:
                 return await notifier.deliver(
-                    a_delivery("trust+" + receiver.url, post_headers={"x-auth-token": "mine"})
+                    a_delivery("Trust+" + receiver.url, post_headers={"x-auth-token": "mine"})
                 )
 
         assert asyncio.run(run()).kind is Kind.DELIVERED
