@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import os
 import re
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -95,7 +96,7 @@ GOOD_BODIES: Mapping[tuple[str, str], Any] = {
 
 def _mongodb_uri(_folder: Path) -> str:
     """Return the URI of a database that is empty: one for all tests, since making one takes longer than a test."""
-    uri = servers.mongodb_uri(Path("rest"))
+    uri = servers.mongodb_uri(Path(f"rest-{os.getpid()}"))
     with pymongo.MongoClient[JsonObject](uri) as client:
         database = client.get_default_database()
         for name in database.list_collection_names():
