@@ -17,7 +17,6 @@ from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from aiohttp.abc import AbstractResolver, ResolveResult
-from aiohttp.resolver import DefaultResolver
 from yarl import URL
 
 from notifiers.outcome import Undeliverable
@@ -157,12 +156,11 @@ class EgressPolicy:
 
 
 class GuardedResolver(AbstractResolver):
-    """Resolves names to addresses that may be dialled, and to nothing else."""
+    """Passes on what another resolver finds, if all of it may be dialled."""
 
-    def __init__(self, policy: EgressPolicy, inner: AbstractResolver | None = None) -> None:
-        """Ask another resolver (None: the system's); must happen within a running event loop."""
+    def __init__(self, policy: EgressPolicy, inner: AbstractResolver) -> None:
         self._policy = policy
-        self._inner = inner or DefaultResolver()
+        self._inner = inner
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC

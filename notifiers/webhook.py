@@ -24,6 +24,7 @@ from notifiers.cloudevents import Content
 from notifiers.egress import EgressPolicy, GuardedResolver, guarded_sockets
 from notifiers.headers import checked_headers
 from notifiers.outcome import LONGEST_PAUSE, Delivery, Kind, Outcome, Undeliverable
+from notifiers.resolving import SystemResolver
 from notifiers.signatures import WebhookSigner
 from queues import __version__
 from queues.models import Json
@@ -61,6 +62,7 @@ class WebhookSettings:
     response_timeout: float = 2.0  # seconds that may take, once the status is known
     connections_per_host: int = 8  # at a time; further attempts wait
     keep_alive: float = 15.0  # seconds that an unused connection is kept
+    resolver_threads: int = 32  # names that are looked up at a time
     user_agent: str = f"hermod/{__version__}"
     egress: EgressPolicy = field(default_factory=EgressPolicy)  # where they may go
 
@@ -114,6 +116,8 @@ class WebhookNotifier:
         if self._session is not None:
             await self._session.close()
             self._session = None
+        if self._resolver is not None:
+            await self._resolver.close()
 
     async def _send(self, delivery: Delivery) -> aiohttp.ClientResponse:
         """Post a message and return once the status is there."""
@@ -167,6 +171,7 @@ class WebhookNotifier:
         """Return the session; a session needs the running event loop, so it is opened by the first attempt."""
         if self._session is None:
             settings = self._settings
+            self._resolver = self._resolver or SystemResolver(settings.resolver_threads)
             connector = aiohttp.TCPConnector(
                 resolver=GuardedResolver(settings.egress, self._resolver),
                 use_dns_cache=False,

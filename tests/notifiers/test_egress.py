@@ -4,7 +4,8 @@ import socket
 import pytest
 
 from notifiers.egress import EgressPolicy, EgressRefused, GuardedResolver, guarded_sockets
-from tests.notifiers.resolving import TableResolver
+from notifiers.resolving import SystemResolver
+from tests.notifiers.tables import TableResolver
 
 PUBLIC = ["93.184.216.34", "8.8.8.8", "1.1.1.1", "2606:2800:220:1::1", "2a00:1450:4001::1", "::ffff:8.8.8.8"]
 
@@ -157,7 +158,7 @@ class TestResolving:
     @pytest.mark.parametrize("host", ["2130706433", "0x7f.1", "0177.0.0.1", "127.1", "localhost"])
     def test_spellings_of_loopback_are_seen_through_by_the_system(self, host):
         async def ask() -> None:
-            resolver = GuardedResolver(POLICY)
+            resolver = GuardedResolver(POLICY, SystemResolver(1))
             try:
                 await resolver.resolve(host, 80)
             finally:

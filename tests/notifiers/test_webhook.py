@@ -13,7 +13,7 @@ from notifiers.signatures import WebhookSigner, verify
 from notifiers.webhook import WebhookNotifier, WebhookSettings, parse_retry_after
 from queues import __version__
 from tests.notifiers.receivers import Receiver, make_certificate, read_request, talking
-from tests.notifiers.resolving import TableResolver
+from tests.notifiers.tables import TableResolver
 
 T = TypeVar("T")
 NOW = 1_800_000_000.5
@@ -241,7 +241,7 @@ class TestAnswers:
 
 
 class TestBadReceivers:
-    IMPATIENT = replace(SETTINGS, timeout=0.3, response_timeout=0.1)
+    IMPATIENT = replace(SETTINGS, timeout=0.3)
 
     @staticmethod
     async def hang(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
@@ -275,7 +275,7 @@ class TestBadReceivers:
                 await writer.drain()
                 await asyncio.sleep(0.02)
 
-        outcomes = post_talking(drip_body, self.IMPATIENT, times=2)
+        outcomes = post_talking(drip_body, replace(SETTINGS, response_timeout=0.1), times=2)
         assert [outcome.kind for outcome in outcomes] == [Kind.DELIVERED] * 2
         assert len(connections) == 2
 
