@@ -31,6 +31,7 @@ READY, DELAYED, CLAIMED = 0, 1, 2
 #: Indexes of the collection `message`.
 BY_EXPIRY: Final = [("pile", ASCENDING), ("ex", ASCENDING)]
 BY_DELAY: Final = [("pile", ASCENDING), ("vi", ASCENDING)]
+BY_END: Final = [("pile", ASCENDING), ("ex", ASCENDING), ("_id", ASCENDING)]  # of `claim`
 BY_CLAIM: Final = [("c", ASCENDING), ("seq", ASCENDING)]
 
 INDEXES: Final[dict[str, list[IndexModel]]] = {
@@ -41,7 +42,7 @@ INDEXES: Final[dict[str, list[IndexModel]]] = {
         IndexModel(BY_DELAY, partialFilterExpression={"st": DELAYED}),
         IndexModel(BY_CLAIM, partialFilterExpression={"c": {"$exists": True}}),
     ],
-    "claim": [IndexModel([("pile", ASCENDING), ("ex", ASCENDING)])],
+    "claim": [IndexModel(BY_END)],
     "once": [IndexModel([("ex", ASCENDING)])],
     "touched": [IndexModel([("_id.m", ASCENDING), ("n", ASCENDING)])],
     "record": [IndexModel([("_id.k", ASCENDING), ("_id.s", ASCENDING), ("_id.n", ASCENDING)])],

@@ -14,7 +14,7 @@ from pymongo.database import Database
 
 from queues.errors import MoveInterrupted
 from queues.models import Address, Cargo, KeptClaim, KeptMessage, KeptPost, Outline
-from storage.mongodb_link import BY_CLAIM, CLAIMED, DELAYED, READY, Document, MongoLink
+from storage.mongodb_link import BY_CLAIM, BY_END, CLAIMED, DELAYED, READY, Document, MongoLink
 from storage.mongodb_queue import (
     AWAY,
     NEVER,
@@ -83,7 +83,8 @@ class MongoTransfers:
                 raise MoveInterrupted
             part, _, after = (cursor or "claims:").partition(":")
             if part == "claims":
-                return Cargo(claims=look.claims(queue), cursor="messages:0", caught_up=False)
+                claims, following = look.claims(queue, after, limit)
+                return Cargo(claims=claims, cursor=following, caught_up=False)
             if part == "messages":
                 messages = look.messages(queue, int(after), limit)
                 following = f"messages:{max(messages)}" if len(messages) == limit else "posts:"
@@ -222,8 +223,16 @@ class _Look:
         found = self._database.message.find({"_id": keys}, session=self._session)
         return _messages(found.sort("_id", ASCENDING).limit(limit))
 
-    def claims(self, queue: QueueHeader) -> dict[str, KeptClaim]:
-        return self._claims(queue, {"pile": queue.pile})
+    def claims(self, queue: QueueHeader, after: str, limit: int) -> tuple[dict[str, KeptClaim], str]:
+        """Return a part of the claims, by the time at which they end, and where to go on."""
+        ends, _, last = (after or "0.").partition(".")
+        claims = self._database.claim.find({"pile": queue.pile}, session=self._session).hint(BY_END)
+        claims = claims.min([("pile", queue.pile), ("ex", int(ends)), ("_id", last)])
+        claims = claims.max([("pile", queue.pile), ("ex", NEVER), ("_id", "")])
+        found = list(claims.limit(limit + 1))  # the first of which may be the last of those before
+        more = len(found) > limit
+        following = f"claims:{found[-1]['ex']}.{found[-1]['_id']}" if more else "messages:0"
+        return self._kept(queue, found), following
 
     def posts(self, queue: QueueHeader, after: str, limit: int) -> dict[str, KeptPost]:
         keys = {"$gt": {"h": queue.gen, "k": after}, "$lt": {"h": queue.gen, "k": MaxKey()}}
@@ -248,7 +257,10 @@ class _Look:
         messages = _messages(
             self._database.message.find({"_id": {"$in": message_keys}}, session=self._session)
         )
-        found_claims = self._claims(queue, {"_id": {"$in": list(claims)}, "pile": queue.pile})
+        known = self._database.claim.find(
+            {"_id": {"$in": list(claims)}, "pile": queue.pile}, session=self._session
+        )
+        found_claims = self._kept(queue, known.hint("_id_"))
         posts = _posts(self._database.once.find({"_id": {"$in": post_keys}}, session=self._session))
         return Cargo(
             messages={place: messages.get(place) for place in places},
@@ -258,8 +270,8 @@ class _Look:
             caught_up=len(news) < limit,
         )
 
-    def _claims(self, queue: QueueHeader, wanted: Document) -> dict[str, KeptClaim]:
-        claims = {each["_id"]: each for each in self._database.claim.find(wanted, session=self._session)}
+    def _kept(self, queue: QueueHeader, found: Iterable[Document]) -> dict[str, KeptClaim]:
+        claims = {each["_id"]: each for each in found}
         held = self._database.message.find(
             {"c": {"$in": list(claims)}, "pile": queue.pile}, {"c": 1, "seq": 1}, session=self._session
         ).hint(BY_CLAIM)

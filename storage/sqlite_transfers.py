@@ -85,8 +85,10 @@ class SqliteTransfers:
             queue = _moving(connection, address, move)
             phase, _, after = (cursor or "claims:").partition(":")
             if phase == "claims":
-                rows = connection.execute(_SQL["claim_range"], (queue.pile, after, limit)).fetchall()
-                following = f"claims:{rows[-1][0]}" if len(rows) == limit else "messages:0"
+                expires, _, n = (after or "-1.0").partition(".")
+                bounds = (queue.pile, int(expires), int(n), limit)
+                rows = connection.execute(_SQL["claim_range"], bounds).fetchall()
+                following = f"claims:{rows[-1][3]}.{rows[-1][4]}" if len(rows) == limit else "messages:0"
                 return Cargo(claims=_claims(connection, rows), cursor=following, caught_up=False)
             if phase == "messages":
                 rows = connection.execute(_SQL["message_range"], (queue.pile, int(after), limit)).fetchall()

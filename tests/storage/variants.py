@@ -25,9 +25,7 @@ class Variant:
     uri: Callable[[Path], str]  # names the store that belongs to a folder, empty for a new folder
     shared: bool  # whether it outlives its processes, and several can open it at once
     mixed: bool = False  # whether it is several stores, in which a queue lives in one
-    forgets: bool = (
-        True  # whether the janitor forgets what moved away; else the server does, by its own clock
-    )
+    forgets: bool = True  # whether the janitor forgets what moved away, or else the server, by its own clock
     batches: int = 120  # that each of many producers posts while all of them work on it at once
 
 

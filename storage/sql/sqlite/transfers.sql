@@ -12,8 +12,9 @@ SELECT EXISTS (SELECT 1 FROM departing)
 -- name: touched_delete
 DELETE FROM touched WHERE pile = ?
 
+-- Left alone, SQLite would go through all that a queue touched, for each page.
 -- name: touched_since
-SELECT n, kind, key FROM touched WHERE pile = ? AND n > ? ORDER BY n LIMIT ?
+SELECT n, kind, key FROM touched NOT INDEXED WHERE pile = ? AND n > ? ORDER BY n LIMIT ?
 
 -- name: message_range
 SELECT m.seq, p.body, m.created, m.expires, CASE m.state WHEN 1 THEN m.visible ELSE 0 END,
@@ -32,10 +33,12 @@ INSERT INTO message (pile, seq, state, created, expires, visible, client, sealed
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 
 -- name: claim_range
-SELECT id, ttl, renewed, expires, n FROM claim WHERE pile = ? AND id > ? ORDER BY id LIMIT ?
+SELECT id, ttl, renewed, expires, n FROM claim
+WHERE pile = ? AND (expires, n) > (?, ?) ORDER BY expires, n LIMIT ?
 
+-- By id, not through all claims of the queue.
 -- name: claim_some
-SELECT id, ttl, renewed, expires, n FROM claim WHERE pile = ? AND id IN (SELECT value FROM json_each(?))
+SELECT id, ttl, renewed, expires, n FROM claim WHERE +pile = ? AND id IN (SELECT value FROM json_each(?))
 
 -- name: claim_places
 SELECT seq FROM message WHERE claim = ? ORDER BY seq
