@@ -9,6 +9,7 @@ it has. So a crash at any instant repeats deliveries and loses none.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -75,6 +76,7 @@ class _Job:
     subscription: Subscription
     policy: JsonObject | None  # the queue's retry policy
     started: bool = False  # whether the attempt is under way
+    resting: float = 0.0  # seconds for which the endpoint is left alone, so that no attempt was made
 
 
 @dataclass(slots=True)
@@ -285,7 +287,8 @@ class Worker:
             return await self._notifier.deliver(_delivery(job))
         wait = self._breaker.admit(endpoint)
         if wait > 0:
-            return Outcome(kind=Kind.RETRY, detail=_RESTING, retry_after=wait)
+            job.resting = wait
+            return Outcome(kind=Kind.RETRY, detail=_RESTING)
         outcome: Outcome | None = None
         try:
             outcome = await self._notifier.deliver(_delivery(job))
@@ -297,6 +300,8 @@ class Worker:
         """Note how an attempt ended; return what has to be kept of it, with the seconds until it is due."""
         pending, subscription = job.pending, job.subscription
         news = self._newest(subscription)
+        if job.resting and (again := self._next(job, outcome)) is not None:
+            return [again]
         attempt = Attempt(
             id=pending.notice.id,
             at=int(time.time() * 1000),
@@ -315,15 +320,24 @@ class Worker:
         if outcome.kind is Kind.GONE:
             reason = f"The subscriber answered {outcome.status}: it is gone for good."
             await self._call(lambda: self._subscriptions.disable(pending.address, subscription.id, reason))
-        if outcome.kind is Kind.RETRY:
-            policy = policy_for(job.policy, subscription.options.get("_retry_policy"))
-            delay = policy.next_delay(pending.attempt)
-            if delay is not None:
-                wait = max(jitter(delay, self._random), outcome.retry_after or 0.0)
-                return [(replace(pending, attempt=pending.attempt + 1), round(wait))]
+        if outcome.kind is Kind.RETRY and (again := self._next(job, outcome)) is not None:
+            return [again]
         news.dead += 1
         await self._call(lambda: self._deliveries.bury(pending))
         return []
+
+    def _next(self, job: _Job, outcome: Outcome) -> tuple[PendingDelivery, int] | None:
+        """Return when to try again what did not get through; None where that was the last time."""
+        pending = job.pending
+        policy = policy_for(job.policy, job.subscription.options.get("_retry_policy"))
+        if job.resting:  # no attempt is spent, but neither does it last longer than with attempts
+            over = pending.posted + 1000 * sum(policy.delays())
+            return None if time.time() * 1000 > over else (pending, math.ceil(job.resting))
+        delay = policy.next_delay(pending.attempt)
+        if delay is None:
+            return None
+        wait = max(jitter(delay, self._random), outcome.retry_after or 0.0)
+        return replace(pending, attempt=pending.attempt + 1), round(wait)
 
     def _newest(self, subscription: Subscription) -> _News:
         return self._news.setdefault((subscription.address, subscription.id), _News())

@@ -47,6 +47,12 @@ class InvalidChange(Invalid):
     code = "invalid-change"
 
 
+class PoolsDiffer(Invalid):
+    """The pools of a flavor must be able to do the same."""
+
+    code = "pools-differ"
+
+
 class NotFound(HermodError):
     """There is no such thing."""
 

@@ -17,6 +17,7 @@ import click
 import queues
 from transport.cli_pools import flavor, pool
 from transport.cli_start import SERVER_FLAGS, Commands, flags, load_settings, opened, refuse_memory, start
+from transport.cli_subscriptions import subscription
 
 if TYPE_CHECKING:
     from queues.service.tokens import Token
@@ -72,6 +73,16 @@ def notifier(config: Path | None, **given: object) -> None:
     """Run the notifier, which tells subscribers of messages."""
     with opened(config, **given) as service:
         from transport.notifier import run
+
+        run(service)
+
+
+@hermod.command()
+@flags("config", "store")
+def bridge(config: Path | None, **given: object) -> None:
+    """Run the bridge, which takes notifications of OpenStack services from RabbitMQ."""
+    with opened(config, **given) as service:
+        from transport.bridge import run
 
         run(service)
 
@@ -238,6 +249,7 @@ def revoke_token(token_id: str, config: Path | None, **given: object) -> None:
 
 hermod.add_command(pool)
 hermod.add_command(flavor)
+hermod.add_command(subscription)
 
 
 def _describe(token: Token) -> str:

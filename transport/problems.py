@@ -73,6 +73,12 @@ class FlavorRefused(RequestError):
     code = "flavor-refused"
 
 
+class FlavorChangeRefused(RequestError):
+    """The flavor cannot be changed like that."""
+
+    code = "flavor-change-refused"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Problem:
     """What a client is told."""
@@ -90,6 +96,7 @@ _TABLE: Mapping[type[HermodError], tuple[int, str]] = {
     errors.InvalidName: (400, "Invalid queue identification"),
     errors.InvalidTopicName: (400, "Invalid topic identification"),
     errors.InvalidChange: (400, "Invalid request body"),
+    errors.PoolsDiffer: (400, "Unable to create pool"),
     errors.NotFound: (404, "Not found"),
     errors.Conflict: (409, "Resource conflict"),
     errors.Refused: (403, "Unable to delete"),
@@ -107,6 +114,7 @@ _TABLE: Mapping[type[HermodError], tuple[int, str]] = {
     EmptyProject: (400, "Empty project header not allowed"),
     FormEncoded: (400, "Invalid Content-Type"),
     FlavorRefused: (400, "Unable to create"),
+    FlavorChangeRefused: (400, "updatefail"),
     UnsupportedMediaType: (415, "415 Unsupported Media Type"),
 }
 

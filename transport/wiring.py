@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
@@ -28,11 +28,13 @@ from storage.registry import connect
 from transport.access import AccessPolicy
 from transport.service import Service
 from transport.settings import Settings
-from transport.settings.model import NotifierSettings
+from transport.settings.model import BridgeSettings, NotifierSettings
 
 if TYPE_CHECKING:
+    from notifiers.bridge import Bridge
     from notifiers.signatures import WebhookSigner
     from notifiers.worker import Worker
+    from queues.events import Event
 
 
 class ClosableStores(Stores, Protocol):
@@ -170,3 +172,16 @@ def notifier_worker(service: Service) -> Worker:
             require_confirmation=notifier.require_confirmation,
         ),
     )
+
+
+def event_bridge(settings: BridgeSettings, post: Callable[[Sequence[Event]], None]) -> Bridge:
+    """Build the bridge from RabbitMQ; raises ModuleNotFoundError where its library is not installed."""
+    from notifiers.bridge import Bridge, Source
+
+    source = Source(
+        url=settings.url.get_secret_value(),
+        exchanges=settings.exchanges,
+        topics=settings.topics,
+        queue=settings.source_queue,
+    )
+    return Bridge(source, post)

@@ -282,6 +282,7 @@ class MovingService:
 
     def _drain(self, pool: Pool, stop: Event) -> None:
         """Move the queues of a pool to others of its flavor."""
+        problem: str | None = None  # of the last queue that could not be moved
         for address, note in self._catalogue.residents(pool.name):
             if stop.is_set() or self._pools.get(pool.name).state is not PoolState.DRAINING:
                 return
@@ -293,12 +294,13 @@ class MovingService:
                 to = self._pools.choose(pool.flavor, but=[pool.name])
                 messages = self.move(address, to, stop=stop)
             except StoreError as error:
-                self._report(pool.name, problem=str(error))
+                problem = str(error)
+                self._report(pool.name, problem=problem)
                 if isinstance(error, NoPool):
                     return
                 continue
             if messages is not None:
-                self._report(pool.name, queues=1, messages=messages)
+                self._report(pool.name, queues=1, messages=messages, problem=problem)
         for annex in self._dead_letters.annexes():
             if annex.pool == pool.name:
                 self._dead_letters.sweep(annex)

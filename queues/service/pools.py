@@ -21,6 +21,7 @@ from queues.errors import (
     PoolInUse,
     PoolMissing,
     PoolNotFound,
+    PoolsDiffer,
     Refused,
     StoreError,
     UriTaken,
@@ -309,7 +310,7 @@ class PoolService:
             if name == pool.name or other.pool.flavor != pool.flavor:
                 continue
             if list(self._stores.open(other.pool.uri, other.pool.options).capabilities) != list(mine):
-                raise Invalid(
+                raise PoolsDiffer(
                     f"The pools of flavor {pool.flavor} must be able to do the same; {name} is different."
                 )
 

@@ -23,6 +23,7 @@ from queues.errors import (
 from queues.limits import DEFAULT_PAGE, Limits, check_range
 from queues.metadata import apply_changes, parse_changes, validate, with_defaults
 from queues.models import Address, Json, JsonObject, NewMessage, Once, Posted, Queue, Record, Stats
+from queues.retries import parse as parse_retry_policy
 from queues.service.catalogue import Catalogue, Place, queue_of
 from queues.service.flavors import FlavorService
 from queues.service.pools import PoolService
@@ -271,6 +272,7 @@ class QueueService:
 
     def _check(self, metadata: JsonObject) -> None:
         validate(metadata, self._limits)
+        parse_retry_policy(metadata.get("_retry_policy"))
         if metadata.get("_enable_encrypt_messages") and not self._can_encrypt:
             raise Invalid("The attribute _enable_encrypt_messages needs a service with an encryption key.")
 

@@ -13,7 +13,7 @@ from queues.service.flavors import Flavor
 from queues.service.moving import Drain
 from queues.service.pools import PoolChanges
 from transport.dispatch import Operation
-from transport.problems import FlavorRefused
+from transport.problems import FlavorChangeRefused, FlavorRefused
 from transport.schemas.pools import (
     FlavorCreate,
     FlavorRef,
@@ -104,7 +104,7 @@ def flavor_update(service: Service, caller: Caller, args: FlavorUpdate) -> Flavo
     try:
         return service.flavors.update(caller.project, args.flavor_name, args.pools.pool_list)
     except PoolNotFound as error:
-        raise FlavorRefused(f"Flavor {args.flavor_name} could not be updated, error:{error}") from error
+        raise FlavorChangeRefused(f"Flavor {args.flavor_name} could not be updated, error:{error}") from error
 
 
 def flavor_delete(service: Service, caller: Caller, args: FlavorRef) -> None:

@@ -258,6 +258,26 @@ class MailSettings(Section):
     )
 
 
+class BridgeSettings(Section):
+    """Notifications of OpenStack services, taken from RabbitMQ."""
+
+    url: SecretStr = Field(
+        default=SecretStr(""),
+        description="RabbitMQ, such as amqp://user:password@host:5672//; without it `hermod bridge` does not start.",
+    )
+    exchanges: tuple[str, ...] = Field(
+        default=(), description="Exchanges of the services, such as nova and neutron."
+    )
+    topics: tuple[str, ...] = Field(
+        default=("notifications",), description="Topics of their notifications; all priorities are taken."
+    )
+    source_queue: str = Field(
+        default="hermod", description="Queue of RabbitMQ that the bridge declares and consumes."
+    )
+    project: str = Field(default="", description="Project that the notifications are stored for.")
+    queue: str = Field(default="notifications", description="Queue that they are stored in.")
+
+
 class LogSettings(Section):
     """The log, on standard error."""
 
@@ -324,6 +344,7 @@ class Settings(Section):
     notifier: NotifierSettings = NotifierSettings()
     egress: EgressSettings = EgressSettings()
     mail: MailSettings = MailSettings()
+    bridge: BridgeSettings = BridgeSettings()
     log: LogSettings = LogSettings()
     cors: CorsSettings = CorsSettings()
     access: Annotated[AccessRules, AfterValidator(checks.rules)] = Field(
