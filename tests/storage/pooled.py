@@ -113,14 +113,25 @@ class PooledMessages:
         now: int,
         once: Once | None = None,
         create: bool = False,
+        tickets: Sequence[NewMessage] | None = (),
     ) -> Posted:
         if create:
-            return self._queues.append(address, messages, once=once)
-        if not self._catalogue.known(address).exists:
+            self._queues.ensure(address)
+        elif not self._catalogue.known(address).exists:
             raise QueueNotFound
         return self._catalogue.at(
-            address, lambda place: place.store.post(address, messages, now=place.now, once=once)
+            address,
+            lambda place: place.store.post(
+                address, messages, now=place.now, once=once, create=create, tickets=tickets
+            ),
         )
+
+    def subscribe(self, address: Address, *, subscribed: bool) -> None:
+        self._queues.ensure(address)
+        self._catalogue.at(address, lambda place: place.store.subscribe(address, subscribed=subscribed))
+
+    def outboxes(self) -> Sequence[Address]:
+        return ()
 
     def get(self, address: Address, ids: Iterable[str], *, now: int) -> Sequence[Message]:
         wanted = list(ids)
