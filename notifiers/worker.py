@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -39,7 +40,7 @@ from queues.models import (
     Ticket,
 )
 from queues.retries import jitter, policy_for
-from queues.service.deliveries import Batch, DeliveryService
+from queues.service.deliveries import LEASE, Batch, DeliveryService
 from queues.service.subscriptions import Audience, SubscriptionService
 
 T = TypeVar("T")
@@ -47,6 +48,9 @@ T = TypeVar("T")
 _log = structlog.get_logger()
 
 _FLUSH = 1.0  # seconds between two notes of what became of deliveries
+_FIRST = 10  # tickets leased at once, before it is known how many subscribers they have
+_PART = 500  # deliveries of a batch that are made at once
+_BLOCKED = 1  # seconds after which what could not begin is looked at again
 _HISTORY = 20  # attempts of a subscription that are noted at once at most
 _LONGEST_PAUSE = 30.0  # seconds between two looks at a store that fails
 _MARGIN = 5.0  # seconds that an attempt may take beyond its timeouts
@@ -59,9 +63,9 @@ class WorkerSettings:
     """How much a worker does at once."""
 
     in_flight: int = 1000  # deliveries under way, in this process
-    per_subscriber: int = 32  # of them to one subscriber
-    batch: int = 50  # tickets or deliveries leased at once
-    batches: int = 64  # leased and not settled
+    per_subscriber: int = 32  # of them to one subscriber that is quick
+    batch: int = 50  # tickets or deliveries leased at once at most
+    backlog: int = 500  # deliveries that were taken and not begun, when no more is taken
     patience: float = 1.0  # seconds that a batch waits for its deliveries
     timeout: float = 20.0  # seconds that an attempt takes at most
     poll: float = 0.02  # seconds between two looks at a store that had nothing
@@ -101,6 +105,44 @@ class _News:
         )
 
 
+class _Gate:
+    """Bounds the attempts at one subscriber: a few at first, more as they get through, one while it is slow."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._window = min(4, most)
+        self._active = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    async def enter(self) -> None:
+        """Wait for room."""
+        if self._active < self._window and not self._waiting:
+            self._active += 1
+            return
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self.leave(quick=True)
+            raise
+
+    def leave(self, *, quick: bool) -> None:
+        """Make room."""
+        self._active -= 1
+        self._window = min(self._most, self._window + 1) if quick else 1
+        while self._waiting and self._active < self._window:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                self._active += 1
+                turn.set_result(None)
+
+    def slow(self) -> None:
+        """Note that an attempt takes its time."""
+        self._window = 1
+
+
 class Worker:
     """Delivers until it is told to stop. Any number of them may work on the same stores."""
 
@@ -120,8 +162,10 @@ class Worker:
         self._random = random or SystemRandom()
         self._threads = ThreadPoolExecutor(16, thread_name_prefix="store")
         self._in_flight = asyncio.Semaphore(settings.in_flight)
-        self._room = asyncio.Semaphore(settings.batches)
-        self._subscribers: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+        self._open = 0  # deliveries that were taken, and neither concluded nor left to a copy
+        self._room = asyncio.Event()  # set while there are not too many of them
+        self._room.set()
+        self._gates: WeakValueDictionary[str, _Gate] = WeakValueDictionary()
         self._tasks: set[asyncio.Task[None]] = set()
         self._news: dict[tuple[Address, str], _News] = {}
         self._filters: dict[bytes, Filter] = {}
@@ -155,65 +199,97 @@ class Worker:
 
     async def _pump(self, pool: str, stop: asyncio.Event) -> None:
         """Take what is due in a pool, batch by batch."""
-        pause = self._settings.poll
+        pause, limit = self._settings.poll, _FIRST
         while not stop.is_set():
-            await self._room.acquire()
+            await self._room.wait()
             try:
-                batches = await self._call(lambda: list(self._deliveries.take(pool, self._settings.batch)))
+                batches = await self._call(partial(self._take, pool, limit))
                 pause = self._settings.poll
             except HermodError as error:
                 _log.warning("cannot take deliveries", pool=pool, reason=str(error))
                 batches, pause = [], min(2 * pause + 0.1, _LONGEST_PAUSE)
-            finally:
-                self._room.release()
             for batch in batches:
-                await self._room.acquire()
-                self._spawn(self._work(batch))
+                jobs = await self._jobs_of(batch)
+                if jobs is None:
+                    continue
+                taken = max(1, len(batch.tickets) + len(batch.pending))
+                limit = max(
+                    1, min(self._settings.batch, self._settings.backlog * taken // (2 * len(jobs) or 1))
+                )
+                self._count(len(jobs))
+                self._spawn(self._work(batch, jobs))
             if not batches:
                 await _pause(stop, pause)
+
+    def _take(self, pool: str, limit: int) -> Sequence[Batch]:
+        return list(self._deliveries.take(pool, limit))
+
+    async def _jobs_of(self, batch: Batch) -> list[_Job] | None:
+        """Return the deliveries of a batch; None where they cannot be had now: the lease ends, and somebody tries again."""
+        try:
+            return await self._jobs(batch)
+        except HermodError as error:
+            _log.warning("cannot find subscribers", pool=batch.pool, reason=str(error))
+            return None
+
+    def _count(self, change: int) -> None:
+        self._open += change
+        if self._open < self._settings.backlog:
+            self._room.set()
+        else:
+            self._room.clear()
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _work(self, batch: Batch) -> None:
+    async def _work(self, batch: Batch, jobs: Sequence[_Job]) -> None:
         try:
-            await self._deliver(batch)
+            await self._deliver(batch, jobs)
         except HermodError as error:  # the lease ends, and somebody does it again
             _log.warning("cannot settle deliveries", pool=batch.pool, reason=str(error))
         except Exception:
             _log.exception("a batch of deliveries failed", pool=batch.pool)
-        finally:
-            self._room.release()
 
-    async def _deliver(self, batch: Batch) -> None:
-        jobs = await self._jobs(batch)
-        attempts = {asyncio.create_task(self._attempt(job)): job for job in jobs}
-        waiting: set[asyncio.Task[Outcome]] = set()
-        kept: list[tuple[PendingDelivery, int]] = []
-        if attempts:
-            done, waiting = await asyncio.wait(attempts, timeout=self._settings.patience)
-            for task in done:
-                kept += await self._conclude(attempts[task], task.result())
-        slow = [task for task in waiting if attempts[task].started]
-        for task in waiting:
-            if not attempts[task].started:
-                task.cancel()
-                kept.append((attempts[task].pending, 1))
-        hold = round(self._settings.timeout + _MARGIN)
-        copies = [(attempts[task].pending, hold) for task in slow]
-        ids = await self._call(lambda: self._deliveries.keep(batch.pool, [*copies, *kept]))
+    async def _deliver(self, batch: Batch, jobs: Sequence[_Job]) -> None:
+        """Make the deliveries of a batch, part by part, and settle it."""
+        begun = time.monotonic()
+        for first in range(0, len(jobs), _PART):
+            part = jobs[first : first + _PART]
+            try:
+                if time.monotonic() - begun < LEASE / 3:
+                    await self._deliver_part(batch.pool, part)
+                else:  # the lease must not end before the batch is settled
+                    await self._keep(batch.pool, [(job.pending, 0) for job in part])
+            finally:
+                self._count(-len(part))
         everything = [ticket.id for ticket in batch.tickets] + [each.id for each in batch.pending]
-        await self._call(lambda: self._deliveries.settle(batch, everything))
+        await self._call(partial(self._deliveries.settle, batch, everything))
+
+    async def _deliver_part(self, pool: str, jobs: Sequence[_Job]) -> None:
+        attempts = {asyncio.create_task(self._attempt(job)): job for job in jobs}
+        done, waiting = await asyncio.wait(attempts, timeout=self._settings.patience)
+        kept: list[tuple[PendingDelivery, int]] = []
+        for task in done:
+            kept += await self._conclude(attempts[task], task.result())
+        slow = [task for task in waiting if attempts[task].started]
+        for task in waiting.difference(slow):
+            task.cancel()
+            kept.append((attempts[task].pending, _BLOCKED))
+        hold = round(self._settings.timeout + _MARGIN)
+        ids = await self._keep(pool, [*((attempts[task].pending, hold) for task in slow), *kept])
         for task, id_ in zip(slow, ids, strict=False):
-            self._spawn(self._finish(batch.pool, task, attempts[task], id_))
+            self._gate(attempts[task]).slow()
+            self._spawn(self._finish(pool, task, attempts[task], id_))
+
+    async def _keep(self, pool: str, kept: Sequence[tuple[PendingDelivery, int]]) -> Sequence[str]:
+        return await self._call(partial(self._deliveries.keep, pool, kept)) if kept else []
 
     async def _finish(self, pool: str, task: asyncio.Task[Outcome], job: _Job, copy: str) -> None:
         """Wait for a slow attempt, and drop the copy that stands for it."""
         try:
-            kept = await self._conclude(job, await task)
-            await self._call(lambda: self._deliveries.keep(pool, kept))
+            await self._keep(pool, await self._conclude(job, await task))
             await self._call(lambda: self._deliveries.forget(pool, [copy]))
         except HermodError as error:  # the copy falls due, and it is done again
             _log.warning("cannot settle a delivery", pool=pool, reason=str(error))
@@ -272,13 +348,23 @@ class Worker:
 
     async def _attempt(self, job: _Job) -> Outcome:
         """Make one attempt, when there is room for it."""
-        key = job.subscription.id
-        gate = self._subscribers.get(key)
+        gate = self._gate(job)
+        await gate.enter()
+        outcome: Outcome | None = None
+        try:
+            async with self._in_flight:
+                job.started = True
+                outcome = await self._guarded(job)
+            return outcome
+        finally:
+            gate.leave(quick=outcome is not None and outcome.kind is not Kind.RETRY)
+
+    def _gate(self, job: _Job) -> _Gate:
+        """Return the gate of a subscription; it lasts as long as somebody holds it."""
+        gate = self._gates.get(job.subscription.id)
         if gate is None:
-            gate = self._subscribers[key] = asyncio.Semaphore(self._settings.per_subscriber)
-        async with gate, self._in_flight:
-            job.started = True
-            return await self._guarded(job)
+            gate = self._gates[job.subscription.id] = _Gate(self._settings.per_subscriber)
+        return gate
 
     async def _guarded(self, job: _Job) -> Outcome:
         """Make an attempt, unless the endpoint has failed so often that it is left alone for a while."""
