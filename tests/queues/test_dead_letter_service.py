@@ -31,7 +31,7 @@ def world(tmp_path: Path, kinds: list[str]) -> Iterator[World]:
         yield made
 
 
-def divide(world: World, **metadata: object) -> Node:
+def divide(world: World, **metadata: Any) -> Node:
     """Declare a queue in p1 whose dead-letter queue is in p2; return a process."""
     world.node(draw=lambda: 0.9).create(DEAD)
     node = world.node()
