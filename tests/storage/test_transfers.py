@@ -358,6 +358,17 @@ def test_export_tells_what_changed_since(furnished, driver, name):
     assert again.part(10) == Cargo(cursor=again.cursor, caught_up=True)
 
 
+def test_export_tells_what_went_to_the_dead_letters(queue, driver):
+    queue.fill(3)
+    queue.release(queue.claim(2).id)
+    copy = Copy(driver.transfers, queue.address).depart().catch_up()
+    letter = DeadLetter(address=queue.other("queue>dead").address, max_claims=1)
+
+    assert queue.try_claim(1, dead_letter=letter).dead_lettered == 2
+
+    assert copy.catch_up().messages.keys() == {3}
+
+
 def test_a_cargo_has_about_as_much_as_was_asked_for(queue, driver):
     for _ in range(10):
         queue.fill(200)

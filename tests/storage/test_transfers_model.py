@@ -180,7 +180,7 @@ def test_any_history_of_queues_that_move_leads_where_the_model_leads(stores, pai
     run_state_machine_as_test(
         HistoryBetweenTheTwo,
         settings=settings(
-            max_examples=max(3, min(variant.batches for variant in pair) // 20) * FACTOR,
+            max_examples=max(3, min(variant.batches for variant in pair) // 30) * FACTOR,
             stateful_step_count=30,
             deadline=None,
             derandomize=False,

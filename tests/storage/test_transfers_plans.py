@@ -22,7 +22,7 @@ from tests.storage.moving import Copy
 from tests.storage.probe import Clock, Probe, ids
 from tests.storage.test_mongodb_plans import CLAIM, CLAIMS, Deep, assert_found_by_index, opened
 
-SHALLOW, DEEP = 800, 6_000  # messages
+SHALLOW, DEEP = 600, 3_000  # messages
 PART = 10  # things that a step copies
 
 PARTS = ("claims", "messages", "posts", "touched")
