@@ -223,6 +223,9 @@ def hermod(run) -> Callable[..., tuple[Process, int]]:
     return start
 
 
+ALL = 5  # processes under `hermod serve`: a master with two workers, the janitor and the notifier
+
+
 class TestServe:
     def test_it_serves_on_a_fresh_folder_and_ends_without_a_trace(self, hermod, tmp_path):
         process, port = hermod("serve")
@@ -230,7 +233,7 @@ class TestServe:
         assert post[0] == 201
         assert (tmp_path / "hermod-data" / "hermod.db").exists()
         assert "listening" in process.text()
-        eventually(lambda: len(process.descendants()) == 4)  # a master with two workers, and the janitor
+        eventually(lambda: len(process.descendants()) == ALL)
         process.popen.terminate()
         assert process.ended() == 0
         eventually(lambda: all(gone(one.pid) for one in process.family))
@@ -238,7 +241,7 @@ class TestServe:
 
     def test_idle_workers_are_small(self, hermod):
         process, _ = hermod("serve")
-        eventually(lambda: len(process.descendants()) == 4)
+        eventually(lambda: len(process.descendants()) == ALL)
         assert max(one.memory_info().rss for one in process.descendants()) < 80 * 2**20
 
     def test_what_was_posted_is_there_after_everything_was_killed(self, hermod):
@@ -255,7 +258,7 @@ class TestServe:
 
     def test_all_processes_end_when_the_first_one_is_killed(self, hermod):
         process, _ = hermod("serve")
-        eventually(lambda: len(process.descendants()) == 4)
+        eventually(lambda: len(process.descendants()) == ALL)
         process.popen.kill()
         process.popen.wait()
         eventually(lambda: all(gone(one.pid) for one in process.family))
