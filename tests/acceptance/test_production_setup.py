@@ -475,13 +475,13 @@ def load(cluster: Cluster, queues: Sequence[str]) -> Iterator[Load]:
 
 
 def queues_of(cluster: Cluster, prefix: str, pools: Sequence[str]) -> dict[str, str]:
-    """Make queues until each pool has one; return those by pool."""
+    """Make queues until each of these pools has one; return those by pool."""
     found: dict[str, str] = {}
     for number in range(40):
         name = f"{prefix}-{number}"
         found.setdefault(cluster.pool_of(name), name)
-        if set(found) == set(pools):
-            return found
+        if set(pools) <= set(found):
+            return {pool: found[pool] for pool in pools}
     raise AssertionError(f"40 queues, and only in {found}")
 
 
@@ -553,9 +553,9 @@ def test_a_pool_that_is_down_affects_only_its_own_queues(cluster):
 
 
 def test_nodes_are_restarted_one_by_one_under_load(cluster):
-    queues = [*queues_of(cluster, "restart", ["redis-1", "redis-2"]).values(), "payments"]
+    queues = queues_of(cluster, "restart", ["redis-1"])
 
-    with load(cluster, queues) as seen:
+    with load(cluster, [*queues.values(), "payments"]) as seen:
         cluster.follow("Restart and upgrade")
 
     assert not seen.refused
