@@ -24,6 +24,7 @@ from queues.metadata import TOPIC_ATTRIBUTES, QueuePolicy, policy_of
 from queues.models import Address, JsonObject, Move, Queue, Record
 from queues.ports import MessageStore, RecordStore
 from queues.service.pools import PoolService
+from queues.service.records import put
 
 T = TypeVar("T")
 
@@ -173,13 +174,8 @@ class Catalogue:
         if not pool:
             return None
         name = _resident_name(address)
-        record = Record(kind=_RESIDENT, scope=pool, name=name, data={"since": self._now()})
-        while not self.records.insert(record):
-            found = self.records.fetch(_RESIDENT, pool, name)
-            # With another revision, nobody who thinks of an earlier queue of this name can remove it.
-            if found is not None and self.records.replace(replace(record, revision=found.revision)):
-                return replace(record, revision=found.revision + 1)
-        return record
+        # Put anew, so that nobody who thinks of an earlier queue of this name can remove it.
+        return put(self.records, Record(kind=_RESIDENT, scope=pool, name=name, data={"since": self._now()}))
 
     def resident(self, pool: str, address: Address) -> Record | None:
         """Return the note that a queue lives in a pool, to leave by; None where there is none."""

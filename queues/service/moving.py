@@ -34,6 +34,7 @@ from queues.ports import Driver, RecordStore
 from queues.service.catalogue import MOVE, Catalogue
 from queues.service.dead_letters import DeadLetterService
 from queues.service.pools import PoolService
+from queues.service.records import put
 
 _DRAIN, _LEASE = "drain", "lease"
 _MOVER = "mover"
@@ -336,11 +337,7 @@ class MovingService:
             "updated": drain.updated,
             "problem": drain.problem,
         }
-        record = Record(kind=_DRAIN, scope="", name=drain.pool, data=data)
-        while not self._records.insert(record):
-            found = self._records.fetch(_DRAIN, "", drain.pool)
-            if found is not None and self._records.replace(replace(record, revision=found.revision)):
-                return
+        put(self._records, Record(kind=_DRAIN, scope="", name=drain.pool, data=data))
 
     def _now(self) -> int:
         return self._pools.driver("").messages.clock()
