@@ -12,7 +12,7 @@ Collections, in the database that the URI names (default `hermod`):
     claim    _id claim id; pile, ttl (s), cr, ex (ms)
     once     _id {h: generation of the queue, k: idempotency key}; fp, first, count, ex (ms)
     touched  _id {m: move, k: "m" and place, "c" and claim id, or "o" and idempotency key}; n (rev of the change)
-    pile     _id of a pile whose queue was purged or dropped
+    pile     _id of a pile whose queue was purged or dropped, or of a move that is over
 """
 
 from __future__ import annotations
@@ -439,10 +439,16 @@ class MongoMessages:
         return self._writers.write(address, step)
 
     def _clear_abandoned(self, limit: int) -> int:
-        """Delete what purged and dropped queues left, up to `limit` messages; return how many."""
+        """Delete what purged and dropped queues, and moves, left: about `limit` things; return how many."""
+        done = 0
+        while done < limit and (cleared := self._clear_one(limit - done)):
+            done += cleared
+        return done
+
+    def _clear_one(self, limit: int) -> int:
         database = self._link.database
         with self._link.bounded():
-            found = database.pile.find_one() if limit > 0 else None
+            found = database.pile.find_one()
             if found is None:
                 return 0
             low, high = message_key(found["_id"], 0), message_key(found["_id"], NEVER)
@@ -451,10 +457,13 @@ class MongoMessages:
                 for each in database.message.find({"_id": {"$gt": low, "$lt": high}}, {"_id": 1}).limit(limit)
             ]
             database.message.delete_many({"_id": {"$in": keys}})
-            if len(keys) < limit:
+            noted = database.touched.find({"_id.m": found["_id"]}, {"_id": 1}).limit(limit)
+            notes = [each["_id"] for each in noted]
+            database.touched.delete_many({"_id": {"$in": notes}})
+            if max(len(keys), len(notes)) < limit:
                 database.claim.delete_many({"pile": found["_id"]})
                 database.pile.delete_one({"_id": found["_id"]})
-        return len(keys) + 1
+        return len(keys) + len(notes) + 1
 
     def _forget_posts(self, now: int, limit: int) -> int:
         if limit <= 0:

@@ -49,10 +49,11 @@ def drop_queue(work: QueueWork, queue: QueueHeader) -> None:
 
 
 def stop_watching(work: QueueWork, queue: QueueHeader) -> None:
-    """Forget what a move of this queue to another store has noted."""
+    """Leave what a move of this queue to another store has noted to be cleared away."""
     if queue.move is not None:
         work.untouch(queue.move)
-        work.database.touched.delete_many({"_id.m": queue.move}, session=work.session)
+        over = {"_id": queue.move}
+        work.database.pile.replace_one(over, over, upsert=True, session=work.session)
 
 
 class MongoTransfers:

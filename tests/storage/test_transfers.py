@@ -369,6 +369,14 @@ def test_export_tells_what_went_to_the_dead_letters(queue, driver):
     assert copy.catch_up().messages.keys() == {3}
 
 
+def test_a_copy_catches_up_with_a_queue_that_is_never_idle(furnished, driver):
+    copy = Copy(driver.transfers, furnished.queue.address).depart().catch_up()
+
+    for _ in range(3):
+        furnished.queue.post("new")
+        assert copy.part(10).caught_up
+
+
 def test_a_cargo_has_about_as_much_as_was_asked_for(queue, driver):
     for _ in range(10):
         queue.fill(200)
@@ -422,6 +430,9 @@ def test_a_move_is_over_with_a_purge_or_a_drop(new_driver, clock, way, late):
     assert len(queue.everything()) == {"purge": 0, "drop": 0, "drop and post": 2, "reopen": 13}[way]
     queue.post("on")
     assert bodies(queue.everything())[-1] == "on"
+    assert {"departing", "triggers", "q", "log"}.isdisjoint(kept_in(new_driver))
+    while queue.expire():
+        pass
     assert {"touched", "departing", "triggers", "q", "log"}.isdisjoint(kept_in(new_driver))
 
 
@@ -1009,6 +1020,7 @@ def test_nothing_is_left_behind_by_a_move(tmp_path, clock, variant, back):
     queue.post("more")
     if back:
         passage.call_off()
+        queue.expire()
         assert {"touched", "departing", "triggers", "q", "log"}.isdisjoint(kept_in(near))
         queue.delete_many(ids(queue.everything()))
     else:

@@ -86,9 +86,7 @@ class Traveller:
             self._wait(lambda: len(self.deleted) >= before + PROGRESS)
         source, target = self._drivers[self._home], self._drivers[1 - self._home]
         passage = Passage(source, target, QUEUE).begin()
-        for _ in range(500):  # the source may always be ahead
-            if passage.part(20):
-                break
+        passage.catch_up(200)
         with self.changed:
             met = self._met
         source.transfers.shut(QUEUE, passage.move)
