@@ -455,7 +455,7 @@ def _delivery(job: _Job) -> Delivery:
         project=pending.address.project,
         queue=pending.address.queue,
         subscriber=subscription.subscriber,
-        options=subscription.options,
+        options=subscription.options if pending.options is None else pending.options,
         payload=pending.payload or notification(pending.notice, pending.address.queue),
         body=pending.notice.body,
         attempt=pending.attempt,

@@ -381,6 +381,7 @@ class PendingDelivery:
     attempt: int  # the next one, from 1
     posted: int  # ms; when the message was posted
     payload: bytes | None = None  # what to send instead of the notice, as confirmations do
+    options: JsonObject | None = None  # of the delivery, instead of the subscription's
     sealed: bool = False  # whether it is encrypted in the store
     id: str = ""  # of the message that it is in the store; "" before it is there
 

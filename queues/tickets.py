@@ -7,7 +7,7 @@ queue's messages are.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -46,7 +46,8 @@ class _PendingHead(_Head):
 
 class _Pending(msgspec.Struct):
     notice: _Notice
-    payload: msgspec.Raw | None = None
+    payload: bytes | None = None
+    options: dict[str, Any] | None = None
 
 
 _head = msgspec.json.Decoder(_Head)
@@ -89,8 +90,7 @@ def pending_message(pending: PendingDelivery, seal: Seal, *, ttl: int = TTL, del
         posted=pending.posted,
     )
     notice = _Notice(msgspec.Raw(pending.notice.body), pending.notice.ttl, pending.notice.delay)
-    payload = None if pending.payload is None else msgspec.Raw(pending.payload)
-    content = _Pending(notice, payload)
+    content = _Pending(notice, pending.payload, pending.options)
     return _message(head, content, ttl + delay, delay, seal if pending.sealed else None)
 
 
@@ -106,7 +106,8 @@ def read_pending(message: Message, unseal: Seal) -> PendingDelivery:
         subscription_id=head.subscription,
         attempt=head.attempt,
         posted=head.posted,
-        payload=None if content.payload is None else bytes(content.payload),
+        payload=content.payload,
+        options=content.options,
         sealed=message.sealed,
         id=message.id,
     )

@@ -102,6 +102,7 @@ def assemble(
         required=notifier.require_confirmation and bool(settings.signed_url.secret_keys),
         public_url=notifier.public_url or None,
         websocket_url=notifier.websocket_url or None,
+        page_url=notifier.external_confirmation_url or None,
     )
     return Service(
         settings=settings,

@@ -7,8 +7,9 @@ subscription lasts. It travels as a delivery does, so it is tried again.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from urllib.parse import quote, urlencode
 
 import msgspec
 
@@ -18,12 +19,33 @@ from queues.service.deliveries import DeliveryService
 from queues.service.subscriptions import SubscriptionService
 from queues.signing import SignedUrl, Signer
 
+#: By whether it is to confirm: the option with a subscription's own template, and what it replaces.
+_TEMPLATES: Mapping[bool, tuple[str, Mapping[str, str]]] = {
+    True: (
+        "subscription_confirmation_email_template",
+        {
+            "topic": "Please confirm a subscription",
+            "body": "Somebody wants you to be told of the messages of the queue {0} of project {1}.\n"
+            "If you want that, open this page: {2}\nIf you do not, there is nothing to do.\n",
+        },
+    ),
+    False: (
+        "unsubscribe_confirmation_email_template",
+        {
+            "topic": "A subscription was taken back",
+            "body": "You are no longer told of the messages of the queue {0} of project {1}.\n"
+            "If that was a mistake, open this page: {2}\n",
+        },
+    ),
+}
+
 
 class ConfirmationService:
     """Asks subscribers, where `required`. `clock` gives ms since the epoch.
 
     `public_url` and `websocket_url` are where subscribers find this service; None
-    leaves them with the path.
+    leaves them with the path. `page_url` is a page that confirms for whoever gets mail;
+    without one nobody is asked by mail.
     """
 
     def __init__(
@@ -37,6 +59,7 @@ class ConfirmationService:
         required: bool,
         public_url: str | None = None,
         websocket_url: str | None = None,
+        page_url: str | None = None,
     ) -> None:
         self._deliveries = deliveries
         self._subscriptions = subscriptions
@@ -46,13 +69,17 @@ class ConfirmationService:
         self._required = required
         self._public_url = public_url
         self._websocket_url = websocket_url
+        self._page_url = page_url
 
     def ask(self, subscription: Subscription, *, confirmed: bool) -> None:
         """Ask a subscriber to confirm; or, if it is not `confirmed`, tell it that it was taken back.
 
         Nobody is asked twice within a minute, and nobody where no confirmation is required.
         """
-        if not self._required or not self._subscriptions.may_ask(subscription):
+        by_mail = subscription.subscriber.startswith("mailto:")
+        if not self._required or (by_mail and self._page_url is None):
+            return
+        if not self._subscriptions.may_ask(subscription):
             return
         now = self._clock()
         lifetime = subscription.ttl if confirmed else self._limits.default_subscription_ttl
@@ -64,8 +91,11 @@ class ConfirmationService:
             methods=["PUT"],
             expires=datetime.fromtimestamp(now / 1000 + lifetime, UTC),
         )
-        payload = msgspec.json.encode(self._message(signed, address.queue, confirmed=confirmed))
-        notice = Notice(id=f"msg_{secrets.token_hex(16)}", body=payload, ttl=lifetime)
+        message = msgspec.json.encode(self._message(signed, address.queue, confirmed=confirmed))
+        payload, options = message, None
+        if by_mail:
+            payload, options = self._mail(subscription, signed, confirmed=confirmed)
+        notice = Notice(id=f"msg_{secrets.token_hex(16)}", body=message, ttl=lifetime)
         self._deliveries.send(
             PendingDelivery(
                 notice=notice,
@@ -74,8 +104,36 @@ class ConfirmationService:
                 attempt=1,
                 posted=now,
                 payload=payload,
+                options=options,
             )
         )
+
+    def _mail(
+        self, subscription: Subscription, signed: SignedUrl, *, confirmed: bool
+    ) -> tuple[bytes, JsonObject]:
+        """Return the text of a mail, and its sender and subject, by the subscription's template if it has one."""
+        name, default = _TEMPLATES[confirmed]
+        given = subscription.options.get(name)
+        template = {**default, **(given if isinstance(given, dict) else {})}
+        (path,) = signed.paths
+        query = {
+            "Signature": signed.signature,
+            "Methods": "PUT",
+            "Paths": path,
+            "Project": signed.project,
+            "Expires": signed.expires,
+            "Url": (self._public_url or "").rstrip("/") + path,
+            "Queue": subscription.address.queue,
+        }
+        link = f"{self._page_url}?{urlencode(query, quote_via=quote)}"
+        text = str(template["body"])
+        # Not str.format, which would let a tenant look into objects.
+        for mark, value in zip(("{0}", "{1}", "{2}"), (query["Queue"], signed.project, link), strict=True):
+            text = text.replace(mark, value)
+        options: JsonObject = {"subject": str(template["topic"])}
+        if template.get("sender"):
+            options["from"] = str(template["sender"])
+        return text.encode(), options
 
     def _message(self, signed: SignedUrl, queue: str, *, confirmed: bool) -> JsonObject:
         (path,) = signed.paths

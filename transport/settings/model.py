@@ -216,6 +216,11 @@ class NotifierSettings(Section):
         default="",
         description="Where subscribers reach the websocket service to confirm, such as wss://queues.example.org.",
     )
+    external_confirmation_url: str = Field(
+        default="",
+        description="A page that confirms for whoever gets mail: it is opened with what to send as its query. Without"
+        " one nobody is asked by mail, so that mail needs require_confirmation off.",
+    )
     signing_keys: tuple[Annotated[SecretStr, AfterValidator(checks.signing_key)], ...] = Field(
         default=(),
         description="Secret keys from which the key of each subscription is derived, by which its webhooks are signed"
