@@ -317,7 +317,7 @@ def steps_of_a_move(world: World) -> list[str]:
     return taken
 
 
-@pytest.mark.parametrize("kinds", ["sqlite-sqlite", "redis-redis", "mongodb-redis"], indirect=True)
+@pytest.mark.parametrize("kinds", ["sqlite-sqlite", "redis-redis"], indirect=True)
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_a_store_may_fail_at_any_step(world, after):
     """The queue is here or there, at once; the next round finishes what was begun."""
