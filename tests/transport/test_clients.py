@@ -15,7 +15,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,12 +75,18 @@ def wait_until_it_answers(process: subprocess.Popen[bytes], server: Server) -> N
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("server")
+    with serving(tmp_path_factory.mktemp("server")) as server:
+        yield server
+
+
+@contextmanager
+def serving(folder: Path, **settings: str) -> Iterator[Server]:
+    """Run a server on a store in a folder."""
     server = Server(port=free_port(), log=folder / "log")
     command = [sys.executable, "-m", "transport", "api", "--admin", "--bind", f"127.0.0.1:{server.port}"]
     command += ["--store", f"sqlite:///{folder}/hermod.db"]
     environ = {name: value for name, value in os.environ.items() if not name.startswith("HERMOD_")}
-    environ |= {"HERMOD_SIGNED_URL_SECRET_KEYS": "test", "HERMOD_LOG_LEVEL": "debug"}
+    environ |= {"HERMOD_SIGNED_URL_SECRET_KEYS": "test", "HERMOD_LOG_LEVEL": "debug", **settings}
     with server.log.open("wb") as log:
         process = subprocess.Popen(command, cwd=folder, env=environ, stdout=log, stderr=log)
         try:
@@ -151,6 +157,44 @@ def test_zaqarclient_asks_for_health(server, zaqar, project):
     assert operator.health()["storage_reachable"] is True
     with pytest.raises(errors.ForbiddenError):
         zaqar.health()
+
+
+def test_zaqarclient_manages_pools_and_flavors(tmp_path, project):
+    with serving(tmp_path, HERMOD_POOLING="true") as server:
+        auth = {"backend": "noauth", "options": {"os_project_id": project}}
+        operator = Operator(server.url, conf={"auth_opts": auth})
+        uris = {name: f"sqlite:///{tmp_path}/{name}.db" for name in ("p1", "p2")}
+
+        first = operator.pool("p1", uri=uris["p1"], weight=10, options={"timeout": 2})
+        second = operator.pool("p2", uri=uris["p2"], weight=5)
+        assert first.get() == {
+            "href": "/v2/pools/p1",
+            "name": "p1",
+            "uri": uris["p1"],
+            "weight": 10,
+            "flavor": None,
+        }
+        second.update({"weight": 7})
+        found = [(pool.name, pool.weight, pool.options) for pool in operator.pools(detailed=True)]
+        assert found == [("p1", 10, {"timeout": 2}), ("p2", 7, {})]
+        with pytest.raises(errors.ConflictError):
+            operator.pool("p3", uri=uris["p1"], weight=1)
+
+        gold = operator.flavor("gold", pool_list=["p1"])
+        assert gold.get()["pool_list"] == ["p1"]
+        gold.update({"pool_list": ["p2"]})
+        assert [flavor.name for flavor in operator.flavors(limit=5)] == ["gold"]
+        queue = operator.queue("q1", force_create=True)
+        queue.post({"body": "hello", "ttl": 300})
+        assert bodies(queue.messages(echo=True)) == ["hello"]
+        with pytest.raises(errors.ForbiddenError):
+            first.delete()
+        queue.delete()
+        gold.delete()
+        first.delete()
+        second.delete()
+        assert list(operator.pools()) == []
+        assert list(operator.flavors()) == []
 
 
 def test_f16_zaqarclient_asks_whether_a_queue_exists(zaqar):
