@@ -22,7 +22,6 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import takewhile
 from typing import Any, TypeVar
 
-from bson.binary import Binary
 from pymongo import ASCENDING, DESCENDING
 from pymongo.client_session import ClientSession
 
@@ -30,17 +29,15 @@ from queues.errors import (
     ClaimNotFound,
     ClaimNotHeld,
     FanOutChanged,
-    KeyReused,
     MessageClaimed,
     QueueMoved,
     QueueNotFound,
 )
-from queues.identity import message_id, new_claim_id, place_of
+from queues.identity import message_id, place_of
 from queues.models import (
     Address,
     Claim,
     Claimed,
-    DeadLetter,
     Durability,
     Landmark,
     Lease,
@@ -52,19 +49,33 @@ from queues.models import (
     Selection,
     Stats,
 )
-from storage.mongodb_link import BY_CLAIM, BY_DELAY, BY_EXPIRY, CLAIMED, DELAYED, READY, Document, MongoLink
+from storage.mongodb_link import BY_CLAIM, CLAIMED, DELAYED, READY, Document, MongoLink
 from storage.mongodb_queue import (
-    AWAY,
     NEVER,
     QueueHeader,
     QueueWork,
     QueueWriters,
     header_of,
     message_key,
-    place_in,
     queue_key,
 )
 from storage.mongodb_records import MongoRecords
+from storage.mongodb_steps import (
+    append,
+    bury,
+    end_claims,
+    find_claim,
+    find_ready,
+    ids_from,
+    locate,
+    messages_of,
+    remember,
+    remove,
+    repeated,
+    settle,
+    settle_some,
+    take_lease,
+)
 from storage.mongodb_transfers import MongoTransfers, abandon, drop_queue, stop_watching
 
 T = TypeVar("T")
@@ -122,7 +133,7 @@ class MongoMessages:
                     raise QueueNotFound
                 queue = work.create(address)
                 queue.subscribed = bool(tickets)
-            if once is not None and (earlier := _repeated(work, queue, once, now)):
+            if once is not None and (earlier := repeated(work, queue, once, now)):
                 return earlier
             if tickets is not None and queue.subscribed != bool(tickets):
                 raise FanOutChanged(subscribed=queue.subscribed)
@@ -130,13 +141,13 @@ class MongoMessages:
                 where = _outbox(address)
                 outbox = work.queue(where) or work.create(where)
                 for ticket in tickets:
-                    _append(work, outbox, ticket, now)
+                    append(work, outbox, ticket, now)
             first = queue.last + 1
             for message in messages:
-                _append(work, queue, message, now)
+                append(work, queue, message, now)
             if once is not None:
-                _remember(work, queue, once, first, len(messages), now)
-            return Posted(ids=_ids(queue, first, len(messages)))
+                remember(work, queue, once, first, len(messages), now)
+            return Posted(ids=ids_from(queue, first, len(messages)))
 
         return self._writers.write(address, step)
 
@@ -195,13 +206,13 @@ class MongoMessages:
         """Delete one message; see the port."""
 
         def step(work: QueueWork, queue: QueueHeader) -> None:
-            for found in _locate(work, queue, [message_id]):
+            for found in locate(work, queue, [message_id]):
                 holder = found.get("c")
                 if holder != claim_id:
-                    if claim_id is not None and (holder is None or not _find_claim(work, queue, claim_id)):
+                    if claim_id is not None and (holder is None or not find_claim(work, queue, claim_id)):
                         raise ClaimNotHeld
                     raise MessageClaimed
-                _remove(work, queue, [found])
+                remove(work, queue, [found])
 
         self._change(address, now, step, absent=None)
 
@@ -217,10 +228,10 @@ class MongoMessages:
         wanted = list(ids)
 
         def step(work: QueueWork, queue: QueueHeader) -> None:
-            found = _locate(work, queue, wanted)
+            found = locate(work, queue, wanted)
             if claim_ids is not None and any(each.get("c", None) not in (None, *claim_ids) for each in found):
                 raise MessageClaimed
-            _remove(work, queue, found)
+            remove(work, queue, found)
 
         self._change(address, now, step, absent=None)
 
@@ -228,9 +239,9 @@ class MongoMessages:
         """Remove and return the first messages that are free; see the port."""
 
         def step(work: QueueWork, queue: QueueHeader) -> Popped:
-            ready = _ready(work, queue, limit)
+            ready = find_ready(work, queue, limit)
             found = list(takewhile(lambda each: not each["se"], ready))
-            _remove(work, queue, found)
+            remove(work, queue, found)
             messages = [queue.message(each) for each in found]
             return Popped(messages=messages, sealed_next=len(found) < len(ready))
 
@@ -242,18 +253,18 @@ class MongoMessages:
         def step(work: QueueWork, queue: QueueHeader) -> Claimed:
             buried = 0
             while True:
-                ready = _ready(work, queue, lease.limit)
+                ready = find_ready(work, queue, lease.limit)
                 dead = lease.dead_letter
                 if dead is None or dead.address == address:
                     break
                 doomed = [each for each in ready if each["n"] >= dead.max_claims]
                 if not doomed:
                     break
-                _bury(work, queue, doomed, dead, now)
+                bury(work, queue, doomed, dead, now)
                 buried += len(doomed)
             if not ready:
                 return Claimed(claim=None, dead_lettered=buried)
-            return Claimed(claim=_lease(work, queue, ready, lease, now), dead_lettered=buried)
+            return Claimed(claim=take_lease(work, queue, ready, lease, now), dead_lettered=buried)
 
         return self._change(address, now, step, absent=Claimed(claim=None))
 
@@ -264,7 +275,7 @@ class MongoMessages:
             claim = messages.database.claim.find_one({"_id": claim_id, "pile": queue.pile}, session=session)
             if claim is None:
                 return None
-            held = messages.find(_held(queue, [claim_id]), session=session).sort("seq", ASCENDING)
+            held = messages.find(messages_of(queue, [claim_id]), session=session).sort("seq", ASCENDING)
             return Claim(
                 id=claim_id,
                 ttl=claim["ttl"],
@@ -282,7 +293,7 @@ class MongoMessages:
         """Let a live claim begin anew; see the port."""
 
         def step(work: QueueWork, queue: QueueHeader) -> bool:
-            if not _find_claim(work, queue, claim_id):
+            if not find_claim(work, queue, claim_id):
                 raise ClaimNotFound
             until = now + lease.ttl * 1000
             work.database.claim.update_one(
@@ -291,7 +302,7 @@ class MongoMessages:
                 session=work.session,
             )
             work.touch(queue, "c", [claim_id])
-            sooner = {**_held(queue, [claim_id]), "ex": {"$lt": until}}
+            sooner = {**messages_of(queue, [claim_id]), "ex": {"$lt": until}}
             work.touch_documents(queue, sooner, hint=BY_CLAIM)
             work.database.message.update_many(
                 sooner,
@@ -309,8 +320,8 @@ class MongoMessages:
         """End a claim; see the port."""
 
         def step(work: QueueWork, queue: QueueHeader) -> None:
-            if _find_claim(work, queue, claim_id):
-                _free(work, queue, [claim_id])
+            if find_claim(work, queue, claim_id):
+                end_claims(work, queue, [claim_id])
 
         self._change(address, now, step, absent=None)
 
@@ -369,7 +380,7 @@ class MongoMessages:
             if done >= limit:
                 return done
             address = Address(project=found["p"], queue=found["q"])
-            done += 1 + self._writers.write(address, lambda work: _settle_some(work, now, limit))
+            done += 1 + self._writers.write(address, lambda work: settle_some(work, now, limit))
         return done + self._clear_abandoned(limit - done) + self._forget_posts(now, limit - done)
 
     def totals(self, *, now: int) -> Stats:
@@ -422,7 +433,7 @@ class MongoMessages:
                     raise QueueMoved(address, queue.move or "")
                 if queue.due > now:
                     return look(queue, database.message, session)
-            self._writers.write(address, lambda work: _settle_some(work, now, _BATCH))
+            self._writers.write(address, lambda work: settle_some(work, now, _BATCH))
 
     def _change(
         self, address: Address, now: int, change: Callable[[QueueWork, QueueHeader], T], *, absent: T
@@ -433,7 +444,7 @@ class MongoMessages:
                 return absent
             work.flush_messages()
             while queue.due <= now:
-                _settle(work, queue, now, _BATCH)
+                settle(work, queue, now, _BATCH)
             return change(work, queue)
 
         return self._writers.write(address, step)
@@ -479,186 +490,3 @@ class MongoMessages:
 def _outbox(address: Address) -> Address:
     digest = zlib.crc32(f"{address.project}\0{address.queue}".encode())
     return _OUTBOXES[digest % len(_OUTBOXES)]
-
-
-def _ids(queue: QueueHeader, first: int, count: int) -> list[str]:
-    return [message_id(place, queue.gen) for place in range(first, first + count)]
-
-
-def _append(work: QueueWork, queue: QueueHeader, message: NewMessage, now: int) -> None:
-    if queue.free + queue.claimed == 0:
-        queue.only = message.client_id
-    elif queue.only != message.client_id:
-        queue.only = None
-    queue.last += 1
-    queue.free += 1
-    life, visible = message.life_from(now), now + message.delay * 1000
-    queue.expect(min(life.expires, visible) if message.delay else life.expires)
-    work.touch(queue, "m", [queue.last])
-    work.insert(
-        {
-            "_id": message_key(queue.pile, queue.last),
-            "pile": queue.pile,
-            "seq": queue.last,
-            "st": DELAYED if message.delay else READY,
-            "cr": life.created,
-            "ex": life.expires,
-            "vi": visible,
-            "cl": message.client_id,
-            "se": message.sealed,
-            "n": 0,
-            "b": Binary(message.body),
-        }
-    )
-
-
-def _repeated(work: QueueWork, queue: QueueHeader, once: Once, now: int) -> Posted | None:
-    found = work.database.once.find_one({"_id": {"h": queue.gen, "k": once.key}}, session=work.session)
-    if found is None or found["ex"] <= now:
-        return None
-    if found["fp"] != once.fingerprint:
-        raise KeyReused
-    return Posted(ids=_ids(queue, found["first"], found["count"]), repeated=True)
-
-
-def _remember(work: QueueWork, queue: QueueHeader, once: Once, first: int, count: int, now: int) -> None:
-    work.touch(queue, "o", [once.key])
-    work.database.once.replace_one(
-        {"_id": {"h": queue.gen, "k": once.key}},
-        {"fp": Binary(once.fingerprint), "first": first, "count": count, "ex": now + once.window * 1000},
-        upsert=True,
-        session=work.session,
-    )
-
-
-def _ready(work: QueueWork, queue: QueueHeader, limit: int) -> list[Document]:
-    messages = work.database.message
-    wanted = {"pile": queue.pile, "st": READY}
-    return list(messages.find(wanted, session=work.session).sort("seq", ASCENDING).limit(limit))
-
-
-def _locate(work: QueueWork, queue: QueueHeader, ids: Iterable[str]) -> list[Document]:
-    wanted = {"_id": {"$in": queue.places(ids)}}
-    return list(work.database.message.find(wanted, {"st": 1, "c": 1}, session=work.session))
-
-
-def _find_claim(work: QueueWork, queue: QueueHeader, claim_id: str) -> Document | None:
-    return work.database.claim.find_one({"_id": claim_id, "pile": queue.pile}, session=work.session)
-
-
-def _remove(work: QueueWork, queue: QueueHeader, found: Sequence[Document]) -> None:
-    if not found:
-        return
-    work.touch(queue, "m", (place_in(each["_id"]) for each in found))
-    work.database.message.delete_many({"_id": {"$in": [each["_id"] for each in found]}}, session=work.session)
-    claimed = sum(each["st"] == CLAIMED for each in found)
-    queue.claimed -= claimed
-    queue.free -= len(found) - claimed
-
-
-def _bury(
-    work: QueueWork, queue: QueueHeader, doomed: Sequence[Document], dead: DeadLetter, now: int
-) -> None:
-    target = work.queue(dead.address) or work.create(dead.address)
-    target.only = None
-    _remove(work, queue, doomed)
-    for each in doomed:
-        target.last += 1
-        target.free += 1
-        moved = {
-            **each,
-            "_id": message_key(target.pile, target.last),
-            "pile": target.pile,
-            "seq": target.last,
-            "n": 0,
-        }
-        if dead.ttl is not None:
-            moved |= {"cr": now, "ex": now + dead.ttl * 1000}
-        target.expect(moved["ex"])
-        work.touch(target, "m", [target.last])
-        work.insert(moved)
-
-
-def _lease(work: QueueWork, queue: QueueHeader, ready: Sequence[Document], lease: Lease, now: int) -> Claim:
-    id_, until = new_claim_id(), now + lease.ttl * 1000
-    work.touch(queue, "m", (each["seq"] for each in ready))
-    work.touch(queue, "c", [id_])
-    extended = {"$cond": [{"$lt": ["$ex", until]}, until + lease.grace * 1000, "$ex"]}
-    work.database.message.update_many(
-        {"_id": {"$in": [each["_id"] for each in ready]}},
-        [{"$set": {"st": CLAIMED, "c": id_, "n": {"$add": ["$n", 1]}, "ex": extended}}],
-        session=work.session,
-    )
-    work.database.claim.insert_one(
-        {"_id": id_, "pile": queue.pile, "ttl": lease.ttl, "cr": now, "ex": until}, session=work.session
-    )
-    queue.free -= len(ready)
-    queue.claimed += len(ready)
-    queue.expect(until)
-    for each in ready:
-        each["c"] = id_
-        each["n"] += 1
-        if each["ex"] < until:
-            each["ex"] = until + lease.grace * 1000
-    messages = [queue.message(each) for each in ready]
-    return Claim(id=id_, ttl=lease.ttl, renewed=now, expires=until, messages=messages)
-
-
-def _held(queue: QueueHeader, claims: Sequence[str]) -> Document:
-    """Return what finds the messages of claims, without those that an earlier stay of the queue left."""
-    return {"c": {"$in": claims}, "pile": queue.pile}
-
-
-def _free(work: QueueWork, queue: QueueHeader, claims: Sequence[str]) -> int:
-    """End claims; return how many messages they held."""
-    work.touch(queue, "c", claims)
-    work.touch_documents(queue, _held(queue, claims), hint=BY_CLAIM)
-    change = {"$set": {"st": READY}, "$unset": {"c": ""}}
-    count = work.database.message.update_many(
-        _held(queue, claims), change, hint=BY_CLAIM, session=work.session
-    ).modified_count
-    work.database.claim.delete_many({"_id": {"$in": claims}}, session=work.session)
-    queue.claimed -= count
-    queue.free += count
-    return count
-
-
-def _settle(work: QueueWork, queue: QueueHeader, now: int, limit: int) -> int:
-    """Let take place what fell due, about `limit` messages of it; return how many things that was."""
-    messages, claims, session = work.database.message, work.database.claim, work.session
-    overdue = {"pile": queue.pile, "ex": {"$lte": now}}
-    # Without a hint the planner judges by the first hundred, and may then go through the whole queue.
-    expired = list(messages.find(overdue, {"st": 1}, session=session).hint(BY_EXPIRY).limit(limit))
-    _remove(work, queue, expired)
-    over = [each["_id"] for each in claims.find(overdue, {"_id": 1}, session=session).limit(limit)]
-    freed = _free(work, queue, over) if over else 0
-    mature = {"pile": queue.pile, "st": DELAYED, "vi": {"$lte": now}}
-    work.touch_documents(queue, mature, hint=BY_DELAY)
-    ready = {"$set": {"st": READY}}
-    matured = messages.update_many(mature, ready, hint=BY_DELAY, session=session).modified_count
-    queue.due = _next_due(work, queue)
-    return len(expired) + len(over) + freed + matured
-
-
-def _settle_some(work: QueueWork, now: int, limit: int) -> int:
-    queue = work.header()
-    if queue is None or queue.due > now:
-        return 0
-    if queue.shut == AWAY:  # what moved away is forgotten
-        drop_queue(work, queue)
-        return 0
-    work.flush_messages()
-    return _settle(work, queue, now, limit)
-
-
-def _next_due(work: QueueWork, queue: QueueHeader) -> int:
-    session = work.session
-
-    def first(collection: Any, field: str, **more: int) -> int:  # noqa: ANN401
-        found = collection.find_one(
-            {"pile": queue.pile, **more}, {field: 1}, sort=[(field, 1)], session=session
-        )
-        return found[field] if found else NEVER
-
-    messages = work.database.message
-    return min(first(messages, "ex"), first(work.database.claim, "ex"), first(messages, "vi", st=DELAYED))

@@ -21,18 +21,16 @@ from queues.errors import (
     ClaimNotFound,
     ClaimNotHeld,
     FanOutChanged,
-    KeyReused,
     MessageClaimed,
     QueueNotFound,
     StoreUnsupported,
 )
-from queues.identity import message_id, new_claim_id, place_of
+from queues.identity import message_id, place_of
 from queues.models import (
     OUTBOX,
     Address,
     Claim,
     Claimed,
-    DeadLetter,
     Durability,
     Landmark,
     Lease,
@@ -46,19 +44,28 @@ from queues.models import (
 )
 from storage.sqlite_file import SqliteFile
 from storage.sqlite_queue import (
-    AWAY,
-    CLAIMED,
-    DELAYED,
     NEVER,
-    READY,
     QueueHeader,
-    Row,
     create_queue,
     find_queue,
     load_queue,
     new_pile,
 )
 from storage.sqlite_records import SqliteRecords
+from storage.sqlite_steps import (
+    append,
+    bury,
+    clear_abandoned,
+    end_claims,
+    find_claim,
+    find_doomed,
+    ids_from,
+    remove,
+    repeated,
+    settle,
+    settle_due,
+    take_lease,
+)
 from storage.sqlite_transfers import SqliteTransfers, drop_queue, stop_watching
 from storage.statements import load
 
@@ -124,21 +131,21 @@ class SqliteMessages:
                     raise QueueNotFound
                 queue = create_queue(connection, address)
                 queue.subscribed = int(bool(tickets))
-            if once is not None and (earlier := _repeated(connection, queue, once, now)):
+            if once is not None and (earlier := repeated(connection, queue, once, now)):
                 return earlier
             if tickets is not None and queue.subscribed != bool(tickets):
                 raise FanOutChanged(subscribed=bool(queue.subscribed))
             if tickets:
                 outbox = find_queue(connection, OUTBOX) or create_queue(connection, OUTBOX)
-                _append(connection, outbox, tickets, now)
+                append(connection, outbox, tickets, now)
             first = queue.last_seq + 1
-            _append(connection, queue, messages, now)
+            append(connection, queue, messages, now)
             if once is not None:
                 connection.execute(
                     _SQL["once_insert"],
                     (queue.n, once.key, once.fingerprint, first, len(messages), now + once.window * 1000),
                 )
-            return Posted(ids=_ids(queue, first, len(messages)))
+            return Posted(ids=ids_from(queue, first, len(messages)))
 
         return self._file.write(step)
 
@@ -200,11 +207,11 @@ class SqliteMessages:
                 holder = row[3]
                 if holder != claim_id:
                     if claim_id is not None and (
-                        holder is None or _find_claim(connection, queue, claim_id) is None
+                        holder is None or find_claim(connection, queue, claim_id) is None
                     ):
                         raise ClaimNotHeld
                     raise MessageClaimed
-                _remove(connection, queue, [row])
+                remove(connection, queue, [row])
 
         self._change(address, now, step, absent=None)
 
@@ -222,7 +229,7 @@ class SqliteMessages:
             rows = connection.execute(_SQL["message_locate"], (queue.pile, queue.places(ids))).fetchall()
             if claim_ids is not None and any(row[3] is not None and row[3] not in claim_ids for row in rows):
                 raise MessageClaimed
-            _remove(connection, queue, rows)
+            remove(connection, queue, rows)
 
         self._change(address, now, step, absent=None)
 
@@ -234,7 +241,7 @@ class SqliteMessages:
             rows = list(takewhile(lambda row: not row[4], ready))
             places = json.dumps([row[0] for row in rows])
             found = connection.execute(_SQL["message_get"], (queue.pile, places)).fetchall()
-            _remove(connection, queue, rows)
+            remove(connection, queue, rows)
             messages = [queue.message(row) for row in found]
             return Popped(messages=messages, sealed_next=len(rows) < len(ready))
 
@@ -247,15 +254,15 @@ class SqliteMessages:
             buried = 0
             while True:
                 ready = connection.execute(_SQL["message_ready"], (queue.pile, lease.limit)).fetchall()
-                doomed = _doomed(ready, address, lease.dead_letter)
+                doomed = find_doomed(ready, address, lease.dead_letter)
                 if not doomed or lease.dead_letter is None:
                     break
-                _bury(connection, queue, doomed, lease.dead_letter, now)
+                bury(connection, queue, doomed, lease.dead_letter, now)
                 buried += len(doomed)
             if not ready:
                 return Claimed(claim=None, dead_lettered=buried)
             return Claimed(
-                claim=_lease(connection, queue, lease, last=ready[-1][0], now=now),
+                claim=take_lease(connection, queue, lease, last=ready[-1][0], now=now),
                 dead_lettered=buried,
             )
 
@@ -265,7 +272,7 @@ class SqliteMessages:
         """Return a live claim; see the port."""
 
         def look(connection: sqlite3.Connection, queue: QueueHeader) -> Claim | None:
-            found = _find_claim(connection, queue, claim_id)
+            found = find_claim(connection, queue, claim_id)
             if found is None:
                 return None
             n, ttl, renewed, expires = found
@@ -287,7 +294,7 @@ class SqliteMessages:
         """Let a live claim begin anew; see the port."""
 
         def step(connection: sqlite3.Connection, queue: QueueHeader) -> bool:
-            found = _find_claim(connection, queue, claim_id)
+            found = find_claim(connection, queue, claim_id)
             if found is None:
                 raise ClaimNotFound
             until = now + lease.ttl * 1000
@@ -306,9 +313,9 @@ class SqliteMessages:
         """End a claim; see the port."""
 
         def step(connection: sqlite3.Connection, queue: QueueHeader) -> None:
-            found = _find_claim(connection, queue, claim_id)
+            found = find_claim(connection, queue, claim_id)
             if found is not None:
-                _free(connection, queue, [found[0]])
+                end_claims(connection, queue, [found[0]])
 
         self._change(address, now, step, absent=None)
 
@@ -363,9 +370,9 @@ class SqliteMessages:
             return 0
 
         def step(connection: sqlite3.Connection) -> int:
-            done = _settle_due(connection, now, limit)
+            done = settle_due(connection, now, limit)
             if done < limit:
-                done += _clear_abandoned(connection, limit - done)
+                done += clear_abandoned(connection, limit - done)
             if done < limit:
                 keys = connection.execute(_SQL["once_expired"], (now, limit - done)).fetchall()
                 connection.executemany(_SQL["once_delete"], keys)
@@ -378,7 +385,7 @@ class SqliteMessages:
         """Count the messages of all queues; see the port."""
 
         def step(connection: sqlite3.Connection) -> Stats:
-            while _settle_due(connection, now, _BATCH) >= _BATCH:
+            while settle_due(connection, now, _BATCH) >= _BATCH:
                 pass
             free, claimed = connection.execute(_SQL["queue_totals"]).fetchone()
             return Stats(free=free, claimed=claimed)
@@ -438,189 +445,10 @@ class SqliteMessages:
                 return absent
             before = copy(queue)
             while queue.next_due <= now:
-                _settle(connection, queue, now, _BATCH)
+                settle(connection, queue, now, _BATCH)
             value = change(connection, queue)
             if queue != before:  # otherwise a consumer of an empty queue would keep the disk busy
                 queue.save(connection)
             return value
 
         return self._file.write(step)
-
-
-def _ids(queue: QueueHeader, first: int, count: int) -> list[str]:
-    return [message_id(place, queue.generation) for place in range(first, first + count)]
-
-
-def _repeated(connection: sqlite3.Connection, queue: QueueHeader, once: Once, now: int) -> Posted | None:
-    row = connection.execute(_SQL["once_find"], (queue.n, once.key, now)).fetchone()
-    if row is None:
-        return None
-    fingerprint, first, count = row
-    if fingerprint != once.fingerprint:
-        raise KeyReused
-    return Posted(ids=_ids(queue, first, count), repeated=True)
-
-
-def _append(
-    connection: sqlite3.Connection, queue: QueueHeader, messages: Sequence[NewMessage], now: int
-) -> None:
-    (payload,) = connection.execute(_SQL["payload_last"]).fetchone()
-    connection.executemany(
-        _SQL["payload_insert"], [(payload + i, message.body) for i, message in enumerate(messages, 1)]
-    )
-    rows = [
-        (
-            queue.pile,
-            queue.last_seq + i,
-            DELAYED if message.delay > 0 else READY,
-            life.created,
-            life.expires,
-            now + message.delay * 1000,
-            message.client_id,
-            message.sealed,
-            payload + i,
-        )
-        for i, message in enumerate(messages, 1)
-        for life in (message.life_from(now),)
-    ]
-    connection.executemany(_SQL["message_insert"], rows)
-    for _, _, state, _, expires, visible, *_ in rows:
-        queue.expect(min(expires, visible) if state == DELAYED else expires)
-    clients: set[str | None] = {message.client_id for message in messages}
-    if queue.free + queue.claimed > 0:
-        clients.add(queue.only_client)
-    queue.only_client = clients.pop() if len(clients) == 1 else None
-    queue.last_seq += len(rows)
-    queue.free += len(rows)
-    queue.save(connection)
-
-
-def _remove(connection: sqlite3.Connection, queue: QueueHeader, rows: Sequence[Row]) -> None:
-    """Delete messages given as rows that begin with (seq, state, payload)."""
-    if not rows:
-        return
-    connection.execute(_SQL["payload_delete"], (json.dumps([row[2] for row in rows]),))
-    connection.execute(_SQL["message_delete"], (queue.pile, json.dumps([row[0] for row in rows])))
-    claimed = sum(row[1] == CLAIMED for row in rows)
-    queue.claimed -= claimed
-    queue.free -= len(rows) - claimed
-
-
-def _doomed(ready: Sequence[Row], source: Address, dead_letter: DeadLetter | None) -> Sequence[Row]:
-    if dead_letter is None or dead_letter.address == source:
-        return ()
-    return [row for row in ready if row[3] >= dead_letter.max_claims]
-
-
-def _bury(
-    connection: sqlite3.Connection,
-    queue: QueueHeader,
-    doomed: Sequence[Row],
-    dead_letter: DeadLetter,
-    now: int,
-) -> None:
-    target = find_queue(connection, dead_letter.address) or create_queue(connection, dead_letter.address)
-    moment = {
-        "created": None if dead_letter.ttl is None else now,
-        "expires": None if dead_letter.ttl is None else now + dead_letter.ttl * 1000,
-    }
-    for row in doomed:
-        target.last_seq += 1
-        places = {"pile": queue.pile, "seq": row[0], "to_pile": target.pile, "to_seq": target.last_seq}
-        target.expect(connection.execute(_SQL["message_bury"], places | moment).fetchone()[0])
-    queue.free -= len(doomed)
-    target.free += len(doomed)
-    target.only_client = None
-    target.save(connection)
-
-
-def _lease(connection: sqlite3.Connection, queue: QueueHeader, lease: Lease, *, last: int, now: int) -> Claim:
-    id_, until = new_claim_id(), now + lease.ttl * 1000
-    n = connection.execute(_SQL["claim_insert"], (id_, queue.pile, lease.ttl, now, until)).lastrowid
-    count = connection.execute(
-        _SQL["message_claim"],
-        {"claim": n, "until": until, "grace": lease.grace * 1000, "pile": queue.pile, "last": last},
-    ).rowcount
-    queue.free -= count
-    queue.claimed += count
-    queue.expect(until)
-    rows = connection.execute(_SQL["message_of_claim"], (n,))
-    return Claim(
-        id=id_,
-        ttl=lease.ttl,
-        renewed=now,
-        expires=until,
-        messages=[queue.message(row) for row in rows],
-    )
-
-
-def _find_claim(
-    connection: sqlite3.Connection, queue: QueueHeader, claim_id: str
-) -> tuple[int, int, int, int] | None:
-    """Return (n, ttl, renewed, expires) of a live claim of a queue that is up to date."""
-    row: tuple[int, int, int, int] | None = connection.execute(
-        _SQL["claim_find"], (claim_id, queue.pile)
-    ).fetchone()
-    return row
-
-
-def _free(connection: sqlite3.Connection, queue: QueueHeader, claims: Sequence[int]) -> int:
-    """End claims; return how many messages they held."""
-    numbers = json.dumps(claims)
-    count = connection.execute(_SQL["message_release"], (numbers,)).rowcount
-    connection.execute(_SQL["claim_delete"], (numbers,))
-    queue.claimed -= count
-    queue.free += count
-    return count
-
-
-def _settle(connection: sqlite3.Connection, queue: QueueHeader, now: int, limit: int) -> int:
-    """Let take place what fell due, about `limit` rows of it; return how many rows that was.
-
-    `next_due` is moved on only when nothing overdue is left.
-    """
-    expired = connection.execute(_SQL["message_expired"], (queue.pile, now, limit)).fetchall()
-    _remove(connection, queue, expired)
-    over = [row[0] for row in connection.execute(_SQL["claim_expired"], (queue.pile, now, limit))]
-    freed = _free(connection, queue, over) if over else 0
-    matured = connection.execute(_SQL["message_mature"], (queue.pile, now)).rowcount
-    (due,) = connection.execute(_SQL["next_due"], {"pile": queue.pile}).fetchone()
-    queue.next_due = NEVER if due is None else due
-    return len(expired) + len(over) + freed + matured
-
-
-def _settle_due(connection: sqlite3.Connection, now: int, limit: int) -> int:
-    """Settle queues that are overdue, about `limit` rows of them; return how many rows that was."""
-    done = 0
-    while done < limit:
-        numbers = connection.execute(_SQL["queues_due"], (now, limit - done)).fetchall()
-        if not numbers:
-            break
-        for (n,) in numbers:
-            queue = QueueHeader(*connection.execute(_SQL["queue_load_by_number"], (n,)).fetchone())
-            if queue.shut == AWAY:  # what moved away is forgotten
-                drop_queue(connection, queue)
-                done += 1
-            else:
-                done += 1 + _settle(connection, queue, now, max(1, limit - done))
-                queue.save(connection)
-            if done >= limit:
-                break
-    return done
-
-
-def _clear_abandoned(connection: sqlite3.Connection, limit: int) -> int:
-    """Delete what purged and dropped queues left, up to `limit` rows; return how many."""
-    done = 0
-    while done < limit and (found := connection.execute(_SQL["pile_abandoned"]).fetchone()):
-        (pile,) = found
-        rows = connection.execute(_SQL["message_any"], (pile, limit - done)).fetchall()
-        connection.execute(_SQL["payload_delete"], (json.dumps([row[2] for row in rows]),))
-        connection.execute(_SQL["message_delete"], (pile, json.dumps([row[0] for row in rows])))
-        claims = [row[0] for row in connection.execute(_SQL["claim_any"], (pile, limit - done))]
-        connection.execute(_SQL["claim_delete"], (json.dumps(claims),))
-        if not rows and not claims:
-            connection.execute(_SQL["pile_delete"], (pile,))
-            done += 1
-        done += len(rows) + len(claims)
-    return done
