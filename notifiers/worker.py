@@ -417,7 +417,7 @@ class Worker:
         pending = job.pending
         policy = policy_for(job.policy, job.subscription.options.get("_retry_policy"))
         if job.resting:  # no attempt is spent, but neither does it last longer than with attempts
-            over = pending.posted + 1000 * sum(policy.delays())
+            over = (pending.replayed or pending.posted) + 1000 * sum(policy.delays())
             return None if time.time() * 1000 > over else (pending, math.ceil(job.resting))
         delay = policy.next_delay(pending.attempt)
         if delay is None:

@@ -336,7 +336,6 @@ class Subscription:
     renewed: int  # ms; when its life began, or began anew
     options: JsonObject = field(default_factory=dict)  # of the delivery
     confirmed: bool = False  # whether the subscriber said that it wants this
-    asked: int = 0  # ms; when the subscriber was asked to confirm last
     disabled: str | None = None  # why nothing is delivered any more; None while it is
     revision: int = 0  # grows with each change
 
@@ -380,6 +379,7 @@ class PendingDelivery:
     subscription_id: str
     attempt: int  # the next one, from 1
     posted: int  # ms; when the message was posted
+    replayed: int = 0  # ms; when it was sent again after it had been given up, 0 if it never was
     payload: bytes | None = None  # what to send instead of the notice, as confirmations do
     options: JsonObject | None = None  # of the delivery, instead of the subscription's
     sealed: bool = False  # whether it is encrypted in the store

@@ -42,6 +42,7 @@ class _PendingHead(_Head):
     subscription: str
     attempt: int
     posted: int
+    replayed: int = 0
 
 
 class _Pending(msgspec.Struct):
@@ -88,6 +89,7 @@ def pending_message(pending: PendingDelivery, seal: Seal, *, ttl: int = TTL, del
         subscription=pending.subscription_id,
         attempt=pending.attempt,
         posted=pending.posted,
+        replayed=pending.replayed,
     )
     notice = _Notice(msgspec.Raw(pending.notice.body), pending.notice.ttl, pending.notice.delay)
     content = _Pending(notice, pending.payload, pending.options)
@@ -106,6 +108,7 @@ def read_pending(message: Message, unseal: Seal) -> PendingDelivery:
         subscription_id=head.subscription,
         attempt=head.attempt,
         posted=head.posted,
+        replayed=head.replayed,
         payload=content.payload,
         options=content.options,
         sealed=message.sealed,

@@ -88,14 +88,13 @@ def assemble(
     dead_letters = DeadLetterService(records, pools, catalogue, queues)
     clock = driver.messages.clock
     signer = Signer(settings.signed_url.signing_keys())
-    subscriptions = SubscriptionService(records, catalogue, queues, limits, clock)
     notifier = settings.notifier
     deliveries = DeliveryService(
         records, pools, limits, keys, clock, dead_letter_ttl=notifier.dead_letter_ttl
     )
+    subscriptions = SubscriptionService(records, catalogue, queues, limits, clock, forget=deliveries.drop)
     confirmations = ConfirmationService(
         deliveries,
-        subscriptions,
         signer,
         limits,
         clock,

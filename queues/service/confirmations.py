@@ -6,6 +6,8 @@ subscription lasts. It travels as a delivery does, so it is tried again.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import secrets
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -16,7 +18,6 @@ import msgspec
 from queues.limits import Limits
 from queues.models import JsonObject, Notice, PendingDelivery, Subscription
 from queues.service.deliveries import DeliveryService
-from queues.service.subscriptions import SubscriptionService
 from queues.signing import SignedUrl, Signer
 
 #: By whether it is to confirm: the option with a subscription's own template, and what it replaces.
@@ -39,6 +40,8 @@ _TEMPLATES: Mapping[bool, tuple[str, Mapping[str, str]]] = {
     ),
 }
 
+_AGAIN = 60  # seconds before a subscriber is asked again
+
 
 class ConfirmationService:
     """Asks subscribers, where `required`. `clock` gives ms since the epoch.
@@ -51,7 +54,6 @@ class ConfirmationService:
     def __init__(
         self,
         deliveries: DeliveryService,
-        subscriptions: SubscriptionService,
         signer: Signer,
         limits: Limits,
         clock: Callable[[], int],
@@ -62,7 +64,6 @@ class ConfirmationService:
         page_url: str | None = None,
     ) -> None:
         self._deliveries = deliveries
-        self._subscriptions = subscriptions
         self._signer = signer
         self._limits = limits
         self._clock = clock
@@ -74,12 +75,11 @@ class ConfirmationService:
     def ask(self, subscription: Subscription, *, confirmed: bool) -> None:
         """Ask a subscriber to confirm; or, if it is not `confirmed`, tell it that it was taken back.
 
-        Nobody is asked twice within a minute, and nobody where no confirmation is required.
+        No subscriber of a queue is asked twice within a minute, whatever becomes of its
+        subscriptions, and nobody where no confirmation is required.
         """
         by_mail = subscription.subscriber.startswith("mailto:")
         if not self._required or (by_mail and self._page_url is None):
-            return
-        if not self._subscriptions.may_ask(subscription):
             return
         now = self._clock()
         lifetime = subscription.ttl if confirmed else self._limits.default_subscription_ttl
@@ -105,7 +105,9 @@ class ConfirmationService:
                 posted=now,
                 payload=payload,
                 options=options,
-            )
+            ),
+            key=_key(subscription, confirmed=confirmed),
+            window=_AGAIN,
         )
 
     def _mail(
@@ -159,3 +161,9 @@ class ConfirmationService:
         if self._websocket_url is not None:
             message["WebSocketSubscribeURL"] = self._websocket_url.rstrip("/") + path
         return message
+
+
+def _key(subscription: Subscription, *, confirmed: bool) -> str:
+    address = subscription.address
+    whom = json.dumps([confirmed, address.project, address.queue, subscription.subscriber])
+    return f"ask:{hashlib.sha256(whom.encode()).hexdigest()}"

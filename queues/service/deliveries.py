@@ -142,20 +142,23 @@ class DeliveryService:
         store = self._pools.driver(batch.pool).messages
         store.release(batch.address, batch.claim_id, now=store.clock())
 
-    def send(self, pending: PendingDelivery) -> None:
-        """Have something delivered that no message was posted for.
+    def send(self, pending: PendingDelivery, *, key: str, window: int) -> None:
+        """Have something delivered that no message was posted for, once in `window` seconds for each key.
 
         Raises StoreError.
         """
-        self.keep("", [(pending, 0)])
+        store, once = self._default, Once(key=key, fingerprint=b"", window=window)
+        message = pending_message(pending, self._keys.seal)
+        store.post(PENDING, [message], now=store.clock(), once=once, create=True, tickets=None)
 
     def bury(self, pending: PendingDelivery) -> None:
-        """Give a delivery up; done twice, it is there once.
+        """Give a delivery up; done twice, it is there once, unless it was sent again in between.
 
         Raises StoreError.
         """
         store = self._default
-        once = Once(key=pending.notice.id, fingerprint=b"", window=_WINDOW)
+        key = f"{pending.notice.id}:{pending.replayed}"
+        once = Once(key=key, fingerprint=b"", window=_WINDOW)
         message = pending_message(pending, self._keys.seal, ttl=self._dead_letter_ttl)
         address = _dead(pending.address, pending.subscription_id)
         store.post(address, [message], now=store.clock(), once=once, create=True, tickets=None)
@@ -201,7 +204,8 @@ class DeliveryService:
             for message in page:
                 if (message.id in ids) if ids is not None else message.created >= (since or 0):
                     for pending in self._read(read_pending, [message]):
-                        again = pending_message(replace(pending, attempt=1), self._keys.seal)
+                        anew = replace(pending, attempt=1, replayed=store.clock())
+                        again = pending_message(anew, self._keys.seal)
                         once = Once(key=f"replay:{message.id}", fingerprint=b"", window=_WINDOW)
                         store.post(PENDING, [again], now=store.clock(), once=once, create=True, tickets=None)
                         count += 1

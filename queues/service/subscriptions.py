@@ -27,7 +27,6 @@ FORMATS = ("zaqar", "cloudevents-structured", "cloudevents-binary")
 _OWNER = "subscriber"
 _ATTEMPTS = 20  # to change a record that others keep changing
 _SCAN = 200  # records read at once
-_AGAIN = 60_000  # ms before a subscriber is asked again to confirm
 _LATEST = 253_402_300_799_000  # ms; the end of the year 9999
 _MAX_URI = 2048  # characters
 
@@ -58,7 +57,11 @@ class Audience:
 
 
 class SubscriptionService:
-    """Makes, shows, changes and removes subscriptions. `clock` gives ms since the epoch."""
+    """Makes, shows, changes and removes subscriptions.
+
+    `clock` gives ms since the epoch. `forget` drops what is known of the deliveries of a
+    subscription that is gone, by its queue and id.
+    """
 
     def __init__(
         self,
@@ -68,6 +71,7 @@ class SubscriptionService:
         limits: Limits,
         clock: Callable[[], int],
         *,
+        forget: Callable[[Address, str], None],
         schemes: Collection[str] = SCHEMES,
     ) -> None:
         self._records = records
@@ -75,6 +79,7 @@ class SubscriptionService:
         self._queues = queues
         self._limits = limits
         self._clock = clock
+        self._forget = forget
         self._schemes = schemes
 
     def read(self, document: Json) -> Terms:
@@ -176,7 +181,7 @@ class SubscriptionService:
             if terms.options is not None:
                 new = replace(new, options=terms.options)
             if terms.subscriber is not None and terms.subscriber != old.subscriber:
-                new = replace(new, subscriber=terms.subscriber, confirmed=False, asked=0)
+                new = replace(new, subscriber=terms.subscriber, confirmed=False)
                 if self._take(new) is not None:
                     raise SubscriberTaken
             return new
@@ -193,17 +198,6 @@ class SubscriptionService:
         Raises SubscriptionNotFound.
         """
         return self._change(address, subscription_id, lambda old: replace(old, confirmed=confirmed))
-
-    def may_ask(self, subscription: Subscription) -> bool:
-        """Note that a subscriber is asked to confirm; false if it was asked a moment ago."""
-        now = self._clock()
-        if now - subscription.asked < _AGAIN:
-            return False
-        try:
-            current = self.get(subscription.address, subscription.id)
-        except SubscriptionNotFound:
-            return False
-        return now - current.asked >= _AGAIN and self._records.replace(_record(replace(current, asked=now)))
 
     def disable(self, address: Address, subscription_id: str, reason: str) -> None:
         """Deliver nothing any more, until the subscription is changed; one that is gone stays so."""
@@ -306,6 +300,7 @@ class SubscriptionService:
         scope = subscriptions_scope(subscription.address)
         if self._records.remove(SUBSCRIPTION, scope, subscription.id, revision=subscription.revision):
             self._give_up(subscription)
+            self._forget(subscription.address, subscription.id)
 
     def _subscribe_if_any(self, address: Address) -> None:
         if not self._catalogue.subscribed(address):
@@ -360,7 +355,6 @@ def _record(subscription: Subscription) -> Record:
             "options": subscription.options,
             "confirmed": subscription.confirmed,
             "disabled": subscription.disabled,
-            "asked": subscription.asked,
         },
         revision=subscription.revision,
     )
@@ -377,6 +371,5 @@ def _subscription(address: Address, record: Record) -> Subscription:
         options=data["options"],
         confirmed=data["confirmed"],
         disabled=data["disabled"],
-        asked=data["asked"],
         revision=record.revision,
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 import falcon
 
-from queues.errors import HermodError
+from queues.errors import HermodError, SubscriberTaken
 from transport.dispatch import dispatch, explain
 from transport.service import Service
 from transport.wsgi import answers
@@ -89,6 +89,8 @@ def _serve(
     if reply.problem is not None:
         http.context.error = reply.problem.code
         answers.problem(response, reply.problem)
+        if reply.problem.code == SubscriberTaken.code:
+            response.set_header("Location", http.path)
     else:
         endpoint.answer(request, response, reply.value)
 
