@@ -759,6 +759,49 @@ def test_only_the_move_that_admitted_a_queue_may_load_it(queue, driver, state):
         transfers.load(queue.address, others, cargo)
 
 
+@pytest.mark.parametrize("state", ["absent", "there", "again"])
+def test_a_queue_that_was_announced_is_admitted(queue, driver, state):
+    transfers, move = driver.transfers, new_move()
+    if state != "absent":
+        queue.fill(2)
+    transfers.depart(queue.address, move)
+    if state == "again":
+        transfers.admit(queue.address, move, "0123456789abcdef", announced=True)
+
+    transfers.admit(queue.address, move, "0123456789abcdef", announced=True)
+
+    transfers.arrive(queue.address, move, Outline(last=0, subscribed=False, free=0, claimed=0))
+    transfers.reopen(queue.address, move)
+    assert queue.counts() == (0, 0, 0)
+
+
+@pytest.mark.parametrize("state", ["never", "absent", "another move", "over", "made anew", "retired"])
+def test_a_queue_that_came_after_the_announcement_is_not_overwritten(queue, driver, state):
+    """A move that was overtaken must not take the place of what is there now."""
+    transfers, move = driver.transfers, new_move()
+    if state != "absent":
+        queue.fill(2)
+    if state not in ("never", "absent"):
+        transfers.depart(queue.address, move)
+    if state == "another move":
+        transfers.depart(queue.address, new_move())
+    if state == "over":
+        transfers.reopen(queue.address, move)
+    if state == "made anew":
+        queue.drop()
+        queue.fill(2)
+    if state == "retired":
+        transfers.shut(queue.address, move)
+        transfers.retire(queue.address, move, now=queue.clock.now)
+
+    with pytest.raises(MoveInterrupted):
+        transfers.admit(queue.address, move, "0123456789abcdef", announced=True)
+
+    if state == "retired":
+        transfers.reopen(queue.address, move)
+    assert queue.counts()[2] == (0 if state in ("absent", "retired") else 2)
+
+
 def test_discard_drops_a_queue_for_the_move_that_shut_it_and_no_other(new_driver, clock):
     queue, transfers = probe(new_driver, clock), new_driver.transfers
     queue.fill(2)
