@@ -25,12 +25,9 @@ _POOLS = "the tests of pools come with their REST operations"
 
 #: Quirks that cannot be had yet, or never, and why. A line goes when what it waits for is there.
 ABSENT = {
-    "a5": "there are no trusts yet",
     "a6": _SUBSCRIPTIONS,
     "a9": _WEBSOCKET,
     "a10": _WEBSOCKET,
-    "b12": _SUBSCRIPTIONS,
-    "c12": _SUBSCRIPTIONS,
     "d1": _POOLS,
     "d2": _POOLS,
     "d3": _POOLS,

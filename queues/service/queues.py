@@ -240,11 +240,17 @@ class QueueService:
             if not self._pools.accepts(pool):
                 continue
             if self._catalogue.insert(replace(queue, pool=pool)):
+                self._remind(queue.address)
                 return True
             faster = self._catalogue.find(queue.address)
             if faster is not None and faster.pool != pool:
                 self._catalogue.leave(resident)
             return False
+
+    def _remind(self, address: Address) -> None:
+        """Let the store of a new queue know of its subscribers, who may have outlived an earlier one."""
+        if self._catalogue.subscribed(address):
+            self._catalogue.at(address, lambda place: place.store.subscribe(address, subscribed=True))
 
     def _drop(self, address: Address, pool: str) -> None:
         self._pools.driver(pool).messages.drop(self._catalogue.stored(address))

@@ -125,6 +125,7 @@ CORE = {
     "test_rest_queues",
     "test_rest_quirks",
     "test_rest_stats_purge",
+    "test_rest_subscriptions",
 }
 
 #: For what is decided before a store is asked: once is enough.
