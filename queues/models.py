@@ -238,7 +238,7 @@ class Record:
     name: str  # unique within kind and scope; listings are in its byte order
     data: JsonObject  # what it says
     v: int = 1  # version of the shape of `data`
-    revision: int = 0  # grows by one with each replacement
+    revision: int = 0  # grows by one with each replacement; begins anywhere
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

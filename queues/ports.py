@@ -218,7 +218,7 @@ class RecordStore(Protocol):
     """Named records, grouped by kind and scope, each with a revision."""
 
     def insert(self, record: Record) -> bool:
-        """Store a record at revision 0; false, and nothing done, if the name is taken."""
+        """Store a record at its own revision; false, and nothing done, if the name is taken."""
 
     def fetch(self, kind: str, scope: str, name: str) -> Record | None:
         """Return a record, or None."""

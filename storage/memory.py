@@ -356,7 +356,7 @@ class MemoryRecords:
             key = (record.kind, record.scope, record.name)
             if key in self._records:
                 return False
-            self._records[key] = replace(record, revision=0, data=copy.deepcopy(record.data))
+            self._records[key] = replace(record, data=copy.deepcopy(record.data))
             return True
 
     def fetch(self, kind: str, scope: str, name: str) -> Record | None:

@@ -24,7 +24,7 @@ class MongoRecords:
     def insert(self, record: Record) -> bool:
         """Store a record unless its name is taken; see the port."""
         wanted = {"_id": _record_id(record.kind, record.scope, record.name)}
-        change = {"$setOnInsert": {**_record_data(record), "rev": 0}}
+        change = {"$setOnInsert": {**_record_data(record), "rev": record.revision}}
         with self._link.bounded():
             return self._records.update_one(wanted, change, upsert=True).matched_count == 0
 

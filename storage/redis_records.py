@@ -25,7 +25,7 @@ class RedisRecords:
     def insert(self, record: Record) -> bool:
         """Store a record unless its name is taken; see the port."""
         key = self._key(record.kind, record.scope)
-        value = _pack_record(record, revision=0)
+        value = _pack_record(record, revision=record.revision)
         return bool(self._link.run("record_insert", key, record.name, value)[0] == b"ok")
 
     def fetch(self, kind: str, scope: str, name: str) -> Record | None:

@@ -22,7 +22,8 @@ class SqliteRecords:
 
     def insert(self, record: Record) -> bool:
         """Store a record unless its name is taken; see the port."""
-        values = (record.kind, record.scope, record.name, record.v, msgspec.json.encode(record.data))
+        key, data = (record.kind, record.scope, record.name), msgspec.json.encode(record.data)
+        values = (*key, record.v, record.revision, data)
         return self._file.write(lambda c: c.execute(_SQL["record_insert"], values).rowcount == 1)
 
     def fetch(self, kind: str, scope: str, name: str) -> Record | None:

@@ -24,7 +24,7 @@ from queues.metadata import TOPIC_ATTRIBUTES, QueuePolicy, policy_of
 from queues.models import Address, JsonObject, Move, Queue, Record
 from queues.ports import MessageStore, RecordStore
 from queues.service.pools import PoolService
-from queues.service.records import put
+from queues.service.records import begin, put
 
 T = TypeVar("T")
 
@@ -117,7 +117,7 @@ class Catalogue:
 
     def insert(self, queue: Queue) -> bool:
         """Store the record of a new queue; false if there is one of its name."""
-        created = self.records.insert(self._record(queue))
+        created = self.records.insert(begin(self._record(queue)))
         self.forget(queue.address)
         return created
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from threading import Thread
 
@@ -59,8 +60,20 @@ def test_a_queue_is_stored_with_its_pool_and_move(node):
     assert node.catalogue.insert(queue)
     assert not node.catalogue.insert(queue)
 
-    assert node.catalogue.find(HOME) == queue
+    found = node.catalogue.find(HOME)
+    assert found == replace(queue, revision=found.revision)
     assert node.catalogue.find(OTHER) is None
+
+
+def test_a_queue_that_is_made_again_is_not_taken_for_the_earlier_one(node):
+    node.create()
+    earlier = node.catalogue.find(HOME)
+    assert node.catalogue.remove(earlier)
+    node.create()
+
+    assert not node.catalogue.replace(earlier)
+    assert not node.catalogue.remove(earlier)
+    assert node.catalogue.find(HOME) is not None
 
 
 def test_a_change_of_what_has_changed_is_refused(node):
@@ -91,12 +104,14 @@ def test_a_queue_that_is_not_there_is_not_remembered(world, node):
 def test_a_queue_leaves_by_the_note_it_entered_by(node):
     first = node.catalogue.enter("p1", HOME)
     second = node.catalogue.enter("p1", HOME)
-    assert (first.revision, second.revision) == (0, 1)
-
     node.catalogue.leave(first)
     assert node.catalogue.population("p1") == 1, "somebody entered after that"
     node.catalogue.leave(second)
     assert node.catalogue.population("p1") == 0
+    third = node.catalogue.enter("p1", HOME)
+    node.catalogue.leave(first)
+    assert node.catalogue.population("p1") == 1, "a note of an earlier stay"
+    node.catalogue.leave(third)
     node.catalogue.leave(None)
 
 

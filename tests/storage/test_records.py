@@ -45,10 +45,10 @@ def names(page):
     return [found.name for found in page]
 
 
-def test_a_record_is_stored_at_revision_zero(records):
+def test_a_record_is_stored_at_its_own_revision(records):
     assert records.insert(record(v=3, revision=7, a=1))
 
-    assert records.fetch("queue", "project", "name") == record(v=3, revision=0, a=1)
+    assert records.fetch("queue", "project", "name") == record(v=3, revision=7, a=1)
 
 
 def test_a_name_is_taken_once(records):

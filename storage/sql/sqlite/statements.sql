@@ -184,7 +184,7 @@ DELETE FROM idempotency WHERE queue = ? AND key = ?
 SELECT EXISTS (SELECT 1 FROM idempotency WHERE expires <= ?)
 
 -- name: record_insert
-INSERT INTO record (kind, scope, name, v, revision, data) VALUES (?, ?, ?, ?, 0, ?)
+INSERT INTO record (kind, scope, name, v, revision, data) VALUES (?, ?, ?, ?, ?, ?)
 ON CONFLICT DO NOTHING
 
 -- name: record_fetch
