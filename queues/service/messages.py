@@ -54,12 +54,19 @@ class MessageService:
         return self._catalogue.known(address).policy.max_post_size
 
     def post(
-        self, caller: Caller, address: Address, drafts: Sequence[Draft], *, key: str | None = None
+        self,
+        caller: Caller,
+        address: Address,
+        drafts: Sequence[Draft],
+        *,
+        key: str | None = None,
+        fingerprint: bytes | None = None,
     ) -> Posted:
         """Store messages in order, all or none, and declare the queue if it is new.
 
         With an idempotency `key` a repeat within the window stores nothing and
-        answers the same ids.
+        answers the same ids. A repeat has the same `fingerprint`; None for that of
+        what is posted.
 
         Raises Invalid for no messages, or a ttl, delay or key out of bounds;
         KeyReused; Unsealable if the queue wants encryption and there is no key.
@@ -68,7 +75,7 @@ class MessageService:
             raise Invalid("There must be at least one message.")
         known = self._catalogue.known(address)
         messages = [self._accept(caller, draft, known.policy) for draft in drafts]
-        once = None if key is None else self._once(key, drafts)
+        once = None if key is None else self._once(key, drafts, fingerprint)
         announce = partial(self._tickets, address, drafts, messages)
         return self._queues.append(address, messages, once=once, announce=announce)
 
@@ -176,8 +183,10 @@ class MessageService:
             return replace(message, body=self._keys.seal(caller.project, draft.body), sealed=True)
         return message
 
-    def _once(self, key: str, drafts: Sequence[Draft]) -> Once:
+    def _once(self, key: str, drafts: Sequence[Draft], fingerprint: bytes | None) -> Once:
         check_idempotency_key(key)
+        if fingerprint is not None:
+            return Once(key=key, fingerprint=fingerprint, window=self._window)
         digest = hashlib.blake2b(digest_size=16)
         for draft in drafts:
             digest.update(f"{draft.ttl},{draft.delay},{len(draft.body)};".encode())

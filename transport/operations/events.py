@@ -14,6 +14,8 @@ from transport.operations.queues import address_of
 from transport.schemas.events import EventsPost
 from transport.service import Service
 
+_EVENT = b"event"  # source and id say whether an event is a repeat, not what else is in it
+
 
 def event_post(service: Service, caller: Caller, args: EventsPost) -> Posted:
     """Store events as messages, each once, however often it is sent."""
@@ -34,7 +36,9 @@ def store_events(service: Service, caller: Caller, address: Address, events: Ite
     most = service.messages.max_post_size(address)
     if any(len(draft.body) > most for _, draft in drafts):
         raise Invalid(f"An event must have at most {most} bytes, written as JSON.")
-    posted = [service.messages.post(caller, address, [draft], key=key) for key, draft in drafts]
+    posted = [
+        service.messages.post(caller, address, [draft], key=key, fingerprint=_EVENT) for key, draft in drafts
+    ]
     return Posted(ids=[id_ for each in posted for id_ in each.ids])
 
 
