@@ -19,7 +19,7 @@ from transport import problems
 from transport.access import RULES
 from transport.operations import OPERATIONS
 from transport.problems import INTERNAL, problem_of
-from transport.wsgi.routes import ADMIN_ROUTES, POOL_ROUTES, ROUTES, ByIds
+from transport.wsgi.routes import ByIds, routes
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -76,7 +76,7 @@ def test_every_access_rule_belongs_to_an_operation_and_so_is_documented():
 
 
 def endpoints() -> Iterator[tuple[str, str, str]]:
-    for path, methods in {**ROUTES, **ADMIN_ROUTES, **POOL_ROUTES}.items():
+    for path, methods in routes(admin=True, pooling=True).items():
         for method, choice in methods.items():
             if isinstance(choice, ByIds):
                 yield method, f"{path}?ids=", choice.with_ids.operation.name
