@@ -1,4 +1,4 @@
-"""The command line: `python -m bench [depth|hotpath|memory]`; without a name, a short version of everything."""
+"""The command line: `python -m bench [depth|fanout|hotpath|memory]`; without a name, a short version of everything."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 import click
 
-from bench import depth, hotpath, memory, sockets
+from bench import depth, fanout, hotpath, memory, sockets
 from bench.conditions import Conditions, conditions
 from bench.report import Figure, save, text
 from queues.ports import Driver
@@ -60,6 +60,17 @@ def _memory(messages: int, store: str, json_file: Path | None) -> None:
     """Measure what a message takes up in the memory of Redis."""
     with _stores(store) as (open_store, _, found):
         _report(found, memory.measure(open_store("memory"), store, size=messages), json_file)
+
+
+@bench.command(name="fanout")
+@click.option("--seconds", default=8.0, show_default=True, help="How long each load lasts.")
+@click.option("--store", metavar="URI", help="Measure this store instead of a new SQLite file.")
+@_JSON
+def _fanout(seconds: float, store: str | None, json_file: Path | None) -> None:
+    """Measure deliveries to a webhook, and what having a subscriber costs a post."""
+    with _stores(store) as (_, folder, found):
+        figures = fanout.measure(store or f"sqlite:///{folder}/fanout.db", seconds=seconds)
+        _report(found, figures, json_file)
 
 
 @bench.command(name="hotpath")

@@ -1,0 +1,177 @@
+"""From a post to a webhook: how many a notifier process delivers, how soon, and what a post costs for it.
+
+The notifier, the subscriber and whoever posts are a process each.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+
+from bench.report import Figure
+from queues.models import Address, Caller
+from queues.service.messages import Draft
+from queues.service.subscriptions import Terms
+from transport.service import Service
+from transport.settings import Settings
+from transport.wiring import open_service
+
+LEAST_RATE = 2_500  # deliveries per second that one notifier process should reach
+LONGEST = 100.0  # ms, p99 from post to delivery at half of that rate
+DEAREST = 1.2  # times what a post without subscribers costs
+
+_CALLER = Caller(project="bench-fan-out", client_id="0" * 32)
+_PADDING = "x" * 170
+_BATCH = 10  # messages of a post, where the number of deliveries is what counts
+
+
+@dataclass
+class Arrivals:
+    """What a subscriber got, second by second."""
+
+    seconds: list[list[float]] = field(default_factory=list)  # ages in ms
+
+    def rate(self) -> float:
+        """Return the median number of deliveries in those seconds that were full of them."""
+        full = [len(ages) for ages in self.seconds if ages][1:-1]
+        return statistics.median(full) if full else 0.0
+
+    def percentile(self, part: float) -> float:
+        """Return the age that so many were not older than, the first second left out."""
+        ages = sorted(age for second in [each for each in self.seconds if each][1:] for age in second)
+        return ages[int(len(ages) * part)] if ages else float("nan")
+
+
+def measure(uri: str, *, seconds: float) -> list[Figure]:
+    """Measure on the store of a URI, which other processes can open."""
+    settings = Settings(store=uri)
+    with closing(open_service(settings)) as service:
+        costs = _cost_of_posts(service)
+        with _receiver() as (port, flood):
+            _flood(service, port, seconds)
+            with _notifier(uri):
+                time.sleep(seconds)
+        with _receiver() as (port, steady), _notifier(uri):
+            _steady(service, port, LEAST_RATE / 2, seconds)
+            time.sleep(1.5)
+    table = "Fan-out: one notifier process, one subscriber on loopback, 200-byte messages; the ratio is to the goal"
+    p99 = steady.percentile(0.99)
+    return [
+        Figure(
+            table=table,
+            load="deliveries/s from a backlog",
+            columns={"measured": flood.rate()},
+            ratio=flood.rate() / LEAST_RATE,
+            at_least=1.0,
+        ),
+        Figure(
+            table=table,
+            load=f"p99 from post to delivery at {LEAST_RATE // 2:,}/s, ms",
+            columns={"measured": p99},
+            ratio=p99 / LONGEST,
+            at_most=1.0,
+        ),
+        *costs,
+    ]
+
+
+def _cost_of_posts(service: Service, rounds: int = 400) -> list[Figure]:
+    plain, told = _address("plain"), _address("told")
+    service.subscriptions.create(told, Terms(subscriber="http://127.0.0.1:9/"))
+    figures = []
+    for batch in (1, _BATCH):
+        times: dict[Address, list[float]] = {plain: [], told: []}
+        for number in range(rounds):
+            for address in (plain, told) if number % 2 else (told, plain):
+                start = time.perf_counter()
+                service.messages.post(_CALLER, address, _drafts(batch))
+                times[address].append((time.perf_counter() - start) * 1e6)
+        without, with_ = (statistics.median(times[address]) for address in (plain, told))
+        figures.append(
+            Figure(
+                table="A post within the process, with a subscriber against without; HTTP comes on top of both",
+                load=f"post of {batch}",
+                columns={"without, µs": without, "with, µs": with_},
+                ratio=with_ / without,
+                at_most=DEAREST if batch == 1 else None,
+            )
+        )
+    for address in (plain, told):
+        service.queues.delete(address)
+        service.subscriptions.purge(address)
+    return figures
+
+
+def _flood(service: Service, port: int, seconds: float) -> None:
+    address = _subscribed(service, port)
+    for _ in range(round(2 * LEAST_RATE * seconds / _BATCH)):
+        service.messages.post(_CALLER, address, _drafts(_BATCH))
+
+
+def _steady(service: Service, port: int, rate: float, seconds: float) -> None:
+    address, start = _subscribed(service, port), time.monotonic()
+    for number in range(round(rate * seconds)):
+        service.messages.post(_CALLER, address, _drafts(1))
+        time.sleep(max(0.0, start + number / rate - time.monotonic()))
+
+
+def _subscribed(service: Service, port: int) -> Address:
+    address = _address("fan-out")
+    service.subscriptions.create(address, Terms(subscriber=f"http://127.0.0.1:{port}/"))
+    return address
+
+
+def _address(name: str) -> Address:
+    return Address(project=_CALLER.project, queue=f"{name}-{secrets.token_hex(4)}")
+
+
+def _drafts(count: int) -> list[Draft]:
+    body = json.dumps({"note": _PADDING, "t": time.time()}, separators=(",", ":")).encode()
+    return [Draft(body=body)] * count
+
+
+@contextmanager
+def _receiver() -> Iterator[tuple[int, Arrivals]]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    arrivals = Arrivals()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bench.receiver", str(port)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    lines = process.stdout
+
+    def read() -> None:
+        arrivals.seconds.extend(json.loads(line) for line in lines)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        yield port, arrivals
+    finally:
+        process.terminate()
+        process.wait()
+        reader.join()
+        lines.close()
+
+
+@contextmanager
+def _notifier(uri: str) -> Iterator[None]:
+    environ = {**os.environ, "HERMOD_EGRESS_ALLOW": "127.0.0.0/8", "HERMOD_LOG_LEVEL": "warning"}
+    process = subprocess.Popen([sys.executable, "-m", "transport", "notifier", "--store", uri], env=environ)
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait()
