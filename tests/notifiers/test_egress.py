@@ -44,7 +44,7 @@ class TestAddresses:
         POLICY.judge(address)
 
     @pytest.mark.parametrize("address", [*BLOCKED, *NO_ADDRESSES])
-    def test_all_on_the_list_are_refused(self, address):
+    def test_a6_all_on_the_list_are_refused(self, address):
         with pytest.raises(EgressRefused) as refusal:
             POLICY.judge(address)
         assert str(refusal.value) == "The subscriber's address is not one that this service may call."

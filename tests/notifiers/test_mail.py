@@ -135,7 +135,7 @@ class TestMails:
         assert mail["Subject"] == options["subject"]
         assert postbox.envelopes[0].mail_from == SENDER
 
-    def test_the_subject_of_the_uri_wins(self, postbox):
+    def test_e11_the_subject_of_the_uri_wins(self, postbox):
         send(postbox, a_delivery("mailto:ann@example.com?x=y&SubJect=A%20%C3%A9+b", subject="other"))
         assert postbox.mail()["Subject"] == "A é+b"
 

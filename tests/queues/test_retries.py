@@ -45,7 +45,7 @@ class TestSeries:
 
     @pytest.mark.parametrize("function", ["linear", "arithmetic", "geometric", "exponential"])
     @given(low=st.integers(0, 10**30), spread=st.integers(10, 10**30))
-    def test_it_stays_between_the_delays_for_all_numbers(self, function, low, spread):
+    def test_e12_it_stays_between_the_delays_for_all_numbers(self, function, low, spread):
         series = only_the_series(function, low, low + spread)
         assert len(series) <= MOST_RETRIES
         assert series == sorted(series)

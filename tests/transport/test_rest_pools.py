@@ -216,7 +216,7 @@ def test_a_mongodb_without_a_replica_set(operator):
     assert "replica set" in reason
 
 
-def test_another_pool_has_the_uri(operator, terms):
+def test_d6_another_pool_has_the_uri(operator, terms):
     operator.put(POOL, terms)
 
     answer = operator.put("/v2/pools/other", terms)
