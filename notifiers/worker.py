@@ -9,6 +9,7 @@ it has. So a crash at any instant repeats deliveries and loses none.
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import time
 from collections import deque
@@ -55,6 +56,7 @@ _HISTORY = 20  # attempts of a subscription that are noted at once at most
 _LONGEST_PAUSE = 30.0  # seconds between two looks at a store that fails
 _MARGIN = 5.0  # seconds that an attempt may take beyond its timeouts
 _RESTING = "The endpoint failed too often of late; it is left alone for a while."
+_BROKEN = "The attempt failed within the service."
 _END = 15.0  # seconds that deliveries have to end when the worker is told to stop
 
 
@@ -93,6 +95,15 @@ class _News:
     filtered: int = 0
     last_error: str | None = None
     attempts: list[Attempt] = field(default_factory=list)
+
+    def add_older(self, older: _News) -> None:
+        """Add what came before."""
+        self.delivered += older.delivered
+        self.failed += older.failed
+        self.dead += older.dead
+        self.filtered += older.filtered
+        self.last_error = self.last_error or older.last_error
+        self.attempts = [*older.attempts, *self.attempts][-_HISTORY:]
 
     def counts(self) -> DeliveryCounts:
         return DeliveryCounts(
@@ -181,11 +192,15 @@ class Worker:
                     pumps[pool] = asyncio.create_task(self._pump(pool, stop))
             await _pause(stop, _FLUSH)
         await asyncio.gather(*pumps.values(), flusher)
-        if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=_END)
-            for task in late:  # what they deliver is kept in the store
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+        end = time.monotonic() + _END
+        while (
+            self._tasks and (left := end - time.monotonic()) > 0
+        ):  # one may leave its slow attempts to others
+            await asyncio.wait(self._tasks, timeout=left)
+        late = list(self._tasks)
+        for task in late:  # what they deliver is kept in the store
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
         await self._flush()
         await self._notifier.close()
         self._threads.shutdown()
@@ -202,12 +217,12 @@ class Worker:
         pause, limit = self._settings.poll, _FIRST
         while not stop.is_set():
             await self._room.wait()
-            try:
-                batches = await self._call(partial(self._take, pool, limit))
+            batches, trouble = await self._call(partial(self._take, pool, limit))
+            if trouble is None:
                 pause = self._settings.poll
-            except HermodError as error:
-                _log.warning("cannot take deliveries", pool=pool, reason=str(error))
-                batches, pause = [], min(2 * pause + 0.1, _LONGEST_PAUSE)
+            else:
+                _log.warning("cannot take deliveries", pool=pool, reason=str(trouble))
+                pause = min(2 * pause + 0.1, _LONGEST_PAUSE)
             for batch in batches:
                 jobs = await self._jobs_of(batch)
                 if jobs is None:
@@ -221,8 +236,14 @@ class Worker:
             if not batches:
                 await _pause(stop, pause)
 
-    def _take(self, pool: str, limit: int) -> Sequence[Batch]:
-        return list(self._deliveries.take(pool, limit))
+    def _take(self, pool: str, limit: int) -> tuple[Sequence[Batch], HermodError | None]:
+        """Return what is due, as far as it can be had, and what kept the rest."""
+        batches: list[Batch] = []
+        try:
+            batches.extend(self._deliveries.take(pool, limit))
+        except HermodError as error:
+            return batches, error
+        return batches, None
 
     async def _jobs_of(self, batch: Batch) -> list[_Job] | None:
         """Return the deliveries of a batch; None where they cannot be had now: the lease ends, and somebody tries again."""
@@ -254,16 +275,18 @@ class Worker:
 
     async def _deliver(self, batch: Batch, jobs: Sequence[_Job]) -> None:
         """Make the deliveries of a batch, part by part, and settle it."""
-        begun = time.monotonic()
-        for first in range(0, len(jobs), _PART):
-            part = jobs[first : first + _PART]
-            try:
+        begun, left = time.monotonic(), len(jobs)
+        try:
+            for first in range(0, len(jobs), _PART):
+                part = jobs[first : first + _PART]
                 if time.monotonic() - begun < LEASE / 3:
                     await self._deliver_part(batch.pool, part)
                 else:  # the lease must not end before the batch is settled
                     await self._keep(batch.pool, [(job.pending, 0) for job in part])
-            finally:
                 self._count(-len(part))
+                left -= len(part)
+        finally:
+            self._count(-left)  # of what failed
         everything = [ticket.id for ticket in batch.tickets] + [each.id for each in batch.pending]
         await self._call(partial(self._deliveries.settle, batch, everything))
 
@@ -306,22 +329,25 @@ class Worker:
         for pending in batch.pending:
             audience = audiences[pending.address]
             found = audience.by_id.get(pending.subscription_id)
-            if found is not None and (pending.payload is not None or found.disabled is None):
+            if found is not None and (pending.payload is not None or self._wants(found)):
                 jobs.append(_Job(pending, found, audience.retry_policy))
         return jobs
+
+    def _wants(self, subscription: Subscription) -> bool:
+        """Whether a subscriber is told of messages now."""
+        unasked = self._settings.require_confirmation and not subscription.confirmed
+        return subscription.disabled is None and not unasked
 
     def _expand(self, ticket: Ticket, audience: Audience) -> Iterator[_Job]:
         parsed: dict[str, Json] = {}
         for subscription in audience.by_id.values():
-            if subscription.disabled is not None:
-                continue
-            if self._settings.require_confirmation and not subscription.confirmed:
+            if not self._wants(subscription):
                 continue
             wanted = self._filter(subscription)
             for notice in ticket.notices:
                 if wanted is not None:
                     if notice.id not in parsed:
-                        parsed[notice.id] = msgspec.json.decode(notice.body)
+                        parsed[notice.id] = _parse(notice.body)
                     if not wanted.matches(parsed[notice.id]):
                         self._newest(subscription).filtered += 1
                         continue
@@ -355,9 +381,12 @@ class Worker:
             async with self._in_flight:
                 job.started = True
                 outcome = await self._guarded(job)
-            return outcome
+        except Exception:  # a mistake of ours, which must not cost others their messages
+            _log.exception("an attempt broke down", subscription=job.subscription.id)
+            outcome = Outcome(kind=Kind.RETRY, detail=_BROKEN)
         finally:
             gate.leave(quick=outcome is not None and outcome.kind is not Kind.RETRY)
+        return outcome
 
     def _gate(self, job: _Job) -> _Gate:
         """Return the gate of a subscription; it lasts as long as somebody holds it."""
@@ -408,8 +437,8 @@ class Worker:
             await self._call(lambda: self._subscriptions.disable(pending.address, subscription.id, reason))
         if outcome.kind is Kind.RETRY and (again := self._next(job, outcome)) is not None:
             return [again]
-        news.dead += 1
         await self._call(lambda: self._deliveries.bury(pending))
+        self._newest(subscription).dead += 1  # what is noted may have gone to the store meanwhile
         return []
 
     def _next(self, job: _Job, outcome: Outcome) -> tuple[PendingDelivery, int] | None:
@@ -438,13 +467,20 @@ class Worker:
         for (address, subscription_id), each in news.items():
             try:
                 await self._call(partial(self._deliveries.note, address, subscription_id, each.counts()))
-            except StoreError as error:
+            except HermodError as error:
                 _log.warning("cannot note deliveries", reason=str(error))
-                return
+                self._news.setdefault((address, subscription_id), _News()).add_older(each)
 
     async def _call(self, work: Callable[[], T]) -> T:
         """Run something that waits for a store in a thread."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+
+def _parse(body: bytes) -> Json:
+    try:
+        return msgspec.json.decode(body)
+    except msgspec.DecodeError:  # a number beyond all floats
+        return json.loads(body)
 
 
 def _delivery(job: _Job) -> Delivery:

@@ -15,7 +15,9 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TypeVar
 
-from queues.errors import Invalid, Unsealable
+import msgspec
+
+from queues.errors import Invalid, StoreError, Unsealable
 from queues.limits import DEFAULT_PAGE, Limits, check_range
 from queues.models import (
     Address,
@@ -91,11 +93,16 @@ class DeliveryService:
     def take(self, pool: str, limit: int) -> Iterator[Batch]:
         """Lease tickets and deliveries of a pool that are due, about `limit` from each place.
 
-        Raises StoreError.
+        Raises StoreError in the end if some place could not be asked.
         """
-        store = self._pools.driver(pool).messages
+        store, lease = self._pools.driver(pool).messages, Lease(ttl=LEASE, grace=LEASE, limit=limit)
+        trouble: StoreError | None = None
         for address in (*store.outboxes(), PENDING):
-            claim = store.claim(address, Lease(ttl=LEASE, grace=LEASE, limit=limit), now=store.clock()).claim
+            try:
+                claim = store.claim(address, lease, now=store.clock()).claim
+            except StoreError as error:
+                trouble = error
+                continue
             if claim is None:
                 continue
             if address == PENDING:
@@ -104,6 +111,8 @@ class DeliveryService:
             else:
                 tickets = list(self._read(read_ticket, claim.messages))
                 yield Batch(pool=pool, address=address, claim_id=claim.id, tickets=tickets)
+        if trouble is not None:
+            raise trouble
 
     def keep(self, pool: str, pending: Sequence[tuple[PendingDelivery, int]]) -> Sequence[str]:
         """Keep deliveries in a pool, each to be due after some seconds; return their ids there.
@@ -259,11 +268,11 @@ class DeliveryService:
     def _read(
         self, read: Callable[[Message, Callable[[str, bytes], bytes]], T], messages: Sequence[Message]
     ) -> Iterator[T]:
-        """Read messages; what was encrypted with a key that is not here is left for somebody who has it."""
+        """Read messages; what cannot be read, for want of a key perhaps, is left for somebody who can."""
         for message in messages:
             try:
                 yield read(message, self._keys.open)
-            except Unsealable:
+            except (Unsealable, msgspec.DecodeError):
                 continue
 
 
