@@ -30,6 +30,11 @@ LEAST_RATE = 2_500  # deliveries per second that one notifier process should rea
 LONGEST = 100.0  # ms, p99 from post to delivery at half of that rate
 DEAREST = 1.2  # times what a post without subscribers costs
 
+_CROWD = 1_000  # subscribers of one queue
+_POSTS = 8
+_MOST = 0.99  # of the deliveries
+_DELAYED = 1.5  # times as late as without a subscriber that hangs
+
 _CALLER = Caller(project="bench-fan-out", client_id="0" * 32)
 _PADDING = "x" * 170
 _BATCH = 10  # messages of a post, where the number of deliveries is what counts
@@ -49,7 +54,7 @@ class Arrivals:
     def percentile(self, part: float) -> float:
         """Return the age that so many were not older than, the first second left out."""
         ages = sorted(age for second in [each for each in self.seconds if each][1:] for age in second)
-        return ages[int(len(ages) * part)] if ages else float("nan")
+        return ages[min(int(len(ages) * part), len(ages) - 1)] if ages else float("nan")
 
 
 def measure(uri: str, *, seconds: float) -> list[Figure]:
@@ -57,13 +62,15 @@ def measure(uri: str, *, seconds: float) -> list[Figure]:
     settings = Settings(store=uri)
     with closing(open_service(settings)) as service:
         costs = _cost_of_posts(service)
-        with _receiver() as (port, flood):
-            _flood(service, port, seconds)
-            with _notifier(uri):
-                time.sleep(seconds)
         with _receiver() as (port, steady), _notifier(uri):
             _steady(service, port, LEAST_RATE / 2, seconds)
             time.sleep(1.5)
+        with _receiver() as (port, flood):
+            address = _flood(service, port, seconds)
+            with _notifier(uri):
+                time.sleep(seconds)
+            service.subscriptions.purge(address)  # what is left is nobody's
+        crowds = [_crowd(service, uri, hangs=hangs) for hangs in (False, True)]
     table = "Fan-out: one notifier process, one subscriber on loopback, 200-byte messages; the ratio is to the goal"
     p99 = steady.percentile(0.99)
     return [
@@ -80,6 +87,17 @@ def measure(uri: str, *, seconds: float) -> list[Figure]:
             columns={"measured": p99},
             ratio=p99 / LONGEST,
             at_most=1.0,
+        ),
+        *(
+            Figure(
+                table=f"Fan-out to {_CROWD:,} subscribers of a queue, {_POSTS} posts a second apart: from post to"
+                " delivery, with one more subscriber that never answers against without it",
+                load=name,
+                columns={"without, ms": crowds[0].percentile(part), "with, ms": crowds[1].percentile(part)},
+                ratio=crowds[1].percentile(part) / crowds[0].percentile(part),
+                at_most=_DELAYED if part == _MOST else None,
+            )
+            for name, part in (("p50", 0.5), ("p99", _MOST), ("longest", 1.0))
         ),
         *costs,
     ]
@@ -112,10 +130,32 @@ def _cost_of_posts(service: Service, rounds: int = 400) -> list[Figure]:
     return figures
 
 
-def _flood(service: Service, port: int, seconds: float) -> None:
+def _crowd(service: Service, uri: str, *, hangs: bool) -> Arrivals:
+    """Let a thousand subscribers hear of a few posts."""
+    address = _address("crowd")
+    with socket.socket() as silent, _receiver() as (port, arrivals):
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        for number in range(_CROWD):
+            service.subscriptions.create(address, Terms(subscriber=f"http://127.0.0.1:{port}/{number}"))
+        if hangs:
+            nobody = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+            service.subscriptions.create(address, Terms(subscriber=nobody))
+        with _notifier(uri):
+            time.sleep(2)
+            for _ in range(_POSTS):
+                service.messages.post(_CALLER, address, _drafts(1))
+                time.sleep(1)
+            time.sleep(1.5)
+    service.subscriptions.purge(address)
+    return arrivals
+
+
+def _flood(service: Service, port: int, seconds: float) -> Address:
     address = _subscribed(service, port)
     for _ in range(round(2 * LEAST_RATE * seconds / _BATCH)):
         service.messages.post(_CALLER, address, _drafts(_BATCH))
+    return address
 
 
 def _steady(service: Service, port: int, rate: float, seconds: float) -> None:
