@@ -30,6 +30,7 @@ LEAST_RATE = 2_500  # deliveries per second that one notifier process should rea
 LONGEST = 100.0  # ms, p99 from post to delivery at half of that rate
 DEAREST = 1.2  # times what a post without subscribers costs
 
+_START = 3.0  # seconds for a notifier to come up
 _CROWD = 1_000  # subscribers of one queue
 _POSTS = 8
 _MOST = 0.99  # of the deliveries
@@ -63,6 +64,7 @@ def measure(uri: str, *, seconds: float) -> list[Figure]:
     with closing(open_service(settings)) as service:
         costs = _cost_of_posts(service)
         with _receiver() as (port, steady), _notifier(uri):
+            time.sleep(_START)
             _steady(service, port, LEAST_RATE / 2, seconds)
             time.sleep(1.5)
         with _receiver() as (port, flood):
@@ -142,7 +144,7 @@ def _crowd(service: Service, uri: str, *, hangs: bool) -> Arrivals:
             nobody = f"http://127.0.0.1:{silent.getsockname()[1]}/"
             service.subscriptions.create(address, Terms(subscriber=nobody))
         with _notifier(uri):
-            time.sleep(2)
+            time.sleep(_START)
             for _ in range(_POSTS):
                 service.messages.post(_CALLER, address, _drafts(1))
                 time.sleep(1)

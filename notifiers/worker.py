@@ -41,7 +41,7 @@ from queues.models import (
     Ticket,
 )
 from queues.retries import jitter, policy_for
-from queues.service.deliveries import LEASE, Batch, DeliveryService
+from queues.service.deliveries import Batch, DeliveryService
 from queues.service.subscriptions import Audience, SubscriptionService
 
 T = TypeVar("T")
@@ -279,7 +279,7 @@ class Worker:
         try:
             for first in range(0, len(jobs), _PART):
                 part = jobs[first : first + _PART]
-                if time.monotonic() - begun < LEASE / 3:
+                if time.monotonic() - begun < self._deliveries.lease / 3:
                     await self._deliver_part(batch.pool, part)
                 else:  # the lease must not end before the batch is settled
                     await self._keep(batch.pool, [(job.pending, 0) for job in part])
