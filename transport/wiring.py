@@ -90,7 +90,13 @@ def assemble(
     signer = Signer(settings.signed_url.signing_keys())
     notifier = settings.notifier
     deliveries = DeliveryService(
-        records, pools, limits, keys, clock, dead_letter_ttl=notifier.dead_letter_ttl
+        records,
+        pools,
+        limits,
+        keys,
+        clock,
+        dead_letter_ttl=notifier.dead_letter_ttl,
+        lease=notifier.lease,
     )
     subscriptions = SubscriptionService(records, catalogue, queues, limits, clock, forget=deliveries.drop)
     confirmations = ConfirmationService(

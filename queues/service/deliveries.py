@@ -42,7 +42,7 @@ T = TypeVar("T")
 #: Where pending deliveries wait, in the store of their tickets.
 PENDING = Address(project="", queue="deliveries")
 
-LEASE = 60  # seconds that whoever takes tickets or deliveries has for them
+LEASE = 60  # seconds that whoever takes tickets or deliveries has for them, unless it is set otherwise
 
 _COUNTS = "delivery"
 _HISTORY = 20  # attempts that are kept of each subscription
@@ -66,7 +66,8 @@ class DeliveryService:
     """Hands out tickets and pending deliveries, and keeps what becomes of them.
 
     `clock` gives ms since the epoch. `dead_letter_ttl` (seconds) is how long what was
-    given up can be looked at.
+    given up can be looked at, `lease` (seconds) how long somebody who takes something
+    has for it.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class DeliveryService:
         clock: Callable[[], int],
         *,
         dead_letter_ttl: int,
+        lease: int = LEASE,
     ) -> None:
         self._records = records
         self._pools = pools
@@ -85,6 +87,7 @@ class DeliveryService:
         self._keys = keys
         self._clock = clock
         self._dead_letter_ttl = dead_letter_ttl
+        self.lease = lease
 
     def pools(self) -> Sequence[str]:
         """Return where tickets may be."""
@@ -95,7 +98,7 @@ class DeliveryService:
 
         Raises StoreError in the end if some place could not be asked.
         """
-        store, lease = self._pools.driver(pool).messages, Lease(ttl=LEASE, grace=LEASE, limit=limit)
+        store, lease = self._pools.driver(pool).messages, Lease(ttl=self.lease, grace=self.lease, limit=limit)
         trouble: StoreError | None = None
         for address in (*store.outboxes(), PENDING):
             try:

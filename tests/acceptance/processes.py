@@ -160,7 +160,7 @@ class Hermod:
         """Return the command and its arguments."""
         store, bind = self.uri or f"sqlite:///{self.store}", f"127.0.0.1:{self.port}"
         given = [*self.arguments]
-        if "--bind" not in given:
+        if "--bind" not in given and self.command in ("serve", "api"):
             given += ["--bind", bind]
         return [sys.executable, "-m", "transport", self.command, "--store", store, *given]
 

@@ -234,6 +234,12 @@ class NotifierSettings(Section):
         default=1_209_600,
         description="Seconds that a delivery which was given up can be looked at and sent again.",
     )
+    lease: int = Field(
+        default=60,
+        ge=5,
+        le=3600,
+        description="Seconds after which another notifier takes over what one had that was killed.",
+    )
 
 
 class EgressSettings(Section):
