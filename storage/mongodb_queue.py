@@ -63,8 +63,8 @@ class QueueHeader:
         return Message(
             id=message_id(found["seq"], self.gen),
             body=bytes(found["b"]),
-            created=found["cr"],
-            expires=found["ex"],
+            created=int(found["cr"]),  # from bson.Int64, which nothing but this driver knows
+            expires=int(found["ex"]),
             client_id=found["cl"],
             sealed=found["se"],
             claim_id=found.get("c"),

@@ -33,6 +33,16 @@ def test_get_after_delete_returns_nothing(queue):
     assert queue.get(*posted) == []
 
 
+def test_times_are_plain_integers(queue):
+    """A ticket takes them along, and what a database has for integers cannot be written down as JSON."""
+    queue.post("a", "b", "c")
+    (popped,) = queue.pop(1)
+
+    for message in (popped, *queue.everything(), *queue.claim().messages):
+        assert type(message.created) is int
+        assert type(message.expires) is int
+
+
 def test_a_queue_that_does_not_exist_is_empty(queue):
     assert queue.get("0" * 32) == []
     assert queue.page() == []
