@@ -33,6 +33,7 @@ SCHEMES = ("http", "https", "trust+http", "trust+https")
 PLACEHOLDER = b'"$zaqar_message$"'  # in `options.post_data`; the quotes belong to it
 
 _TRUST = "trust+"
+_PLAIN = "zaqar"  # the format that there is without one
 _FORMATS: Mapping[str, Callable[[Delivery], Content]] = {
     "cloudevents-structured": cloudevents.structured,
     "cloudevents-binary": cloudevents.binary,
@@ -212,10 +213,10 @@ def parse_retry_after(text: str, *, now: float) -> float | None:
 def _content(delivery: Delivery, most_templated: int) -> Content:
     """Return what is posted; raises Undeliverable for options that mean nothing, or too much (bytes)."""
     wanted = delivery.options.get("format")
-    if wanted is not None:
+    if wanted not in (None, _PLAIN):
         make = _FORMATS.get(wanted) if isinstance(wanted, str) else None
         if make is None:
-            raise Undeliverable(f"The option format must be one of {', '.join(_FORMATS)}.")
+            raise Undeliverable(f"The option format must be one of {', '.join((_PLAIN, *_FORMATS))}.")
         return make(delivery)
     template = delivery.options.get("post_data")
     if not template:

@@ -117,6 +117,15 @@ class TestRequest:
             "x": json.loads(PAYLOAD),
         }
 
+    def test_the_format_of_the_protocol_can_be_named(self):
+        receiver = Receiver()
+        outcomes = [
+            post(receiver, {"format": "zaqar"}),
+            post(receiver, {"format": "zaqar", "post_data": '["$zaqar_message$"]'}),
+        ]
+        assert [outcome.kind for outcome in outcomes] == [Kind.DELIVERED] * 2
+        assert receiver.bodies == [PAYLOAD, b"[" + PAYLOAD + b"]"]
+
     def test_a_template_cannot_make_much_of_a_little(self):
         outcome = post(Receiver(), {"post_data": '"$zaqar_message$"' * 20_000})
         assert (outcome.kind, outcome.detail) == (
