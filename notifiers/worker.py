@@ -50,7 +50,8 @@ _log = structlog.get_logger()
 
 _FLUSH = 1.0  # seconds between two notes of what became of deliveries
 _FIRST = 10  # tickets leased at once, before it is known how many subscribers they have
-_PART = 500  # deliveries of a batch that are made at once
+_PART = 500  # deliveries of a batch that are concluded together
+_PARTS = 32  # of them under way at once
 _BLOCKED = 1  # seconds after which what could not begin is looked at again
 _HISTORY = 20  # attempts of a subscription that are noted at once at most
 _LONGEST_PAUSE = 30.0  # seconds between two looks at a store that fails
@@ -174,6 +175,7 @@ class Worker:
         self._threads = ThreadPoolExecutor(16, thread_name_prefix="store")
         self._in_flight = asyncio.Semaphore(settings.in_flight)
         self._open = 0  # deliveries that were taken, and neither concluded nor left to a copy
+        self._parts = asyncio.Semaphore(_PARTS)
         self._room = asyncio.Event()  # set while there are not too many of them
         self._room.set()
         self._gates: WeakValueDictionary[str, _Gate] = WeakValueDictionary()
@@ -274,21 +276,23 @@ class Worker:
             _log.exception("a batch of deliveries failed", pool=batch.pool)
 
     async def _deliver(self, batch: Batch, jobs: Sequence[_Job]) -> None:
-        """Make the deliveries of a batch, part by part, and settle it."""
-        begun, left = time.monotonic(), len(jobs)
-        try:
-            for first in range(0, len(jobs), _PART):
-                part = jobs[first : first + _PART]
-                if time.monotonic() - begun < self._deliveries.lease / 3:
-                    await self._deliver_part(batch.pool, part)
-                else:  # the lease must not end before the batch is settled
-                    await self._keep(batch.pool, [(job.pending, 0) for job in part])
-                self._count(-len(part))
-                left -= len(part)
-        finally:
-            self._count(-left)  # of what failed
+        """Make the deliveries of a batch, and settle it."""
+        begun = time.monotonic()
+        parts = [jobs[first : first + _PART] for first in range(0, len(jobs), _PART)]
+        await asyncio.gather(*(self._deliver_in_turn(batch.pool, part, begun) for part in parts))
         everything = [ticket.id for ticket in batch.tickets] + [each.id for each in batch.pending]
         await self._call(partial(self._deliveries.settle, batch, everything))
+
+    async def _deliver_in_turn(self, pool: str, jobs: Sequence[_Job], begun: float) -> None:
+        """Make some deliveries of a batch when there is room for them, and before its lease can end."""
+        try:
+            async with self._parts:
+                if time.monotonic() - begun < self._deliveries.lease / 3:
+                    await self._deliver_part(pool, jobs)
+                else:
+                    await self._keep(pool, [(job.pending, 0) for job in jobs])
+        finally:
+            self._count(-len(jobs))
 
     async def _deliver_part(self, pool: str, jobs: Sequence[_Job]) -> None:
         attempts = {asyncio.create_task(self._attempt(job)): job for job in jobs}
