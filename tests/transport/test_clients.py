@@ -380,6 +380,32 @@ def sdk_connection(server: Server, project: str, endpoint: str) -> Connection:
     return Connection(session=session, message_endpoint_override=endpoint)
 
 
+def test_zaqarclient_subscribes(zaqar, queue):
+    made = zaqar.subscription("q1", subscriber="http://hook.example.org/", ttl=600, options={"a": 1})
+    assert (made.ttl, made.options, made.confirmed, made.age) == (600, {"a": 1}, False, 0)
+    zaqar.subscription("q1", subscriber="mailto:somebody@example.org")
+
+    found = {each.id: each for each in zaqar.subscriptions("q1")}
+    assert len(found) == 2
+    assert found[made.id].subscriber == "http://hook.example.org/"
+    made.update({"ttl": 900, "subscriber": "http://hook.example.org/2"})
+    again = zaqar.subscription("q1", id=made.id)
+    assert (again.ttl, again.subscriber) == (900, "http://hook.example.org/2")
+    made.delete()
+    with pytest.raises(errors.ResourceNotFound):
+        zaqar.subscription("q1", id=made.id)
+
+
+def test_openstacksdk_subscribes(sdk):
+    made = sdk.create_subscription("q1", subscriber="http://hook.example.org/", ttl=600)
+    (found,) = sdk.subscriptions("q1")
+    assert (found.id, found.ttl) == (made.subscription_id, 600)
+    assert sdk.get_subscription("q1", found.id).subscriber == "http://hook.example.org/"
+    sdk.delete_subscription("q1", found.id)
+
+    assert list(sdk.subscriptions("q1")) == []
+
+
 @pytest.fixture
 def sdk(server: Server, project: str) -> Any:
     """The SDK's idea of a message service, found by its version list."""
