@@ -139,6 +139,7 @@ class WebhookNotifier:
             headers[name] = value
         headers.update(content.headers)
         headers["Accept-Encoding"] = "identity"
+        headers["webhook-id"] = delivery.id  # signed or not: by it a receiver knows what it has had
         if self._signer is not None:
             headers.update(
                 self._signer.headers(

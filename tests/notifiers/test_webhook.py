@@ -101,6 +101,12 @@ class TestRequest:
         assert receiver.sent.getall("webhook-id") == ["d1"]
         assert receiver.bodies == [PAYLOAD]
 
+    def test_e6_what_is_not_signed_has_an_id_too(self):
+        receiver = Receiver()
+        post(receiver, {"post_headers": {"webhook-id": "x"}}, signer=None)
+        assert receiver.sent.getall("webhook-id") == ["d1"]
+        assert "webhook-signature" not in receiver.sent
+
     @pytest.mark.parametrize("headers", [{"a": "x\r\nHost: y"}, {"a": "é"}, "text"])
     def test_headers_that_cannot_be_sent_are_refused(self, headers):
         receiver = Receiver()
