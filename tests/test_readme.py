@@ -1,9 +1,12 @@
 """README and how-to guides say what happens: what they print is executed as printed, against a real service.
 
 A block of `bash` or `python` is run; the block of `text` behind it is what comes out, and without one nothing
-does. The blocks of a page are one session in one folder, with the first block of `toml` as `hermod.toml`. The
-example address gets the port of the service; `pip install` is left out, for the packages are there. A block of
-`console` is not run.
+does. A block of `python` that begins with a comment such as `# receiver.py` is a file of that name, and is not run
+by itself. The blocks of a page are one session in one folder, with the first block of `toml` as `hermod.toml`. The
+example address gets the port of the service, and example ports of other servers get ports that are free; `pip
+install` is left out, for the packages are there. A block of `console` is not run.
+
+Pages on what subscribers are told are run over each kind of store.
 """
 
 import base64
@@ -16,29 +19,39 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from tests import servers
 from transport.settings import load
 
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
 
 EXAMPLE = "127.0.0.1:8888"  # where the pages expect the service
+PORTS = re.compile(r"\b(?:9000|8025)\b")  # where they expect a receiver of webhooks, and a mail server
 READY = 30  # seconds until the service listens, on a slow machine
 SESSION = 100  # seconds that all blocks of a page may take
 END = 40  # seconds until the service has stopped
 
 # What differs from run to run. The same id is the same id throughout a page, so ids are numbered.
-IDS = re.compile(r"\b[0-9a-f]{64}\b|\b[0-9a-f]{32}\b|hmd_[0-9a-f]{16}_[\w-]{43}|\b[0-9a-f]{16}\b")
-TIMES = re.compile(r'"age": ?\d+|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d|\b\d+/s\b')
+IDS = re.compile(
+    r"\b[0-9a-f]{64}\b|\bmsg_[0-9a-f]{33,}\b|\b[0-9a-f]{32}\b|\b[0-9a-f]{24}\b|hmd_[0-9a-f]{16}_[\w-]{43}"
+    r"|\b[0-9a-f]{16}\b|\bwh(?:sec|pk)_[\w+/]{43}=|\bv1a?,[\w+/]{43,86}=+"
+)
+TIMES = re.compile(
+    r'"age": ?\d+|"seconds": ?[\d.]+|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d|\b\d+/s\b'
+    r"|(?<=Date: )\w{3}, \d\d \w{3} \d{4} [\d:]{8} [+-]\d{4}|webhook-timestamp: \d+|\('127.0.0.1', \d+\)"
+)
 
 # What the reader is to make, where a page prints a word in capitals.
 OWN = {
     '"SECRET"': lambda: f'"{secrets.token_urlsafe(32)}"',
     ":KEY": lambda: f":{base64.b64encode(secrets.token_bytes(32)).decode()}",
+    "whsk_KEY": lambda: f"whsk_{base64.b64encode(secrets.token_bytes(32)).decode()}",
 }
 
 
@@ -67,8 +80,14 @@ def steps(page: Path) -> list[Step]:
     return [
         Step(block, after.text if after.language == "text" else "")
         for block, after in zip(found, following, strict=True)
-        if block.language in ("bash", "python")
+        if block.language in ("bash", "python") and name_of(block) is None
     ]
+
+
+def name_of(block: Block) -> str | None:
+    """The name of the file that a block is; None for one that is run."""
+    found = re.match(r"# (\w+\.py)\n", block.text) if block.language == "python" else None
+    return found and found[1]
 
 
 def settings_of(block: Block) -> str:
@@ -82,16 +101,28 @@ def settings_of(block: Block) -> str:
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "how-to").glob("*.md"))]
 CLUSTER = ROOT / "docs" / "how-to" / "production-cluster.md"  # tests/acceptance runs it, on many machines
 SESSIONS = [page for page in PAGES if steps(page) and page != CLUSTER]
+TOLD = [
+    page
+    for page in SESSIONS
+    if page.stem in ("subscribe-a-webhook", "receive-events-safely", "send-mail", "publish-cloud-events")
+]
+STORES: dict[str, Callable[[Path], str]] = {"redis": servers.redis_uri, "mongodb": servers.mongodb_uri}
+RUNS = [
+    *(pytest.param(page, None, id=page.name) for page in SESSIONS),
+    *(pytest.param(page, store, id=f"{page.name}-{store}") for page in TOLD for store in STORES),
+]
 FILES = [(page, block) for page in PAGES for block in blocks(page) if block.language == "toml"]
 
 
 class Service:
     """`hermod serve` on a free port, in a folder of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, store: str | None = None) -> None:
         self.folder = folder
         kept = {name: value for name, value in os.environ.items() if not name.startswith("HERMOD_")}
         self.environ = {**kept, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+        if store is not None:
+            self.environ["HERMOD_STORE"] = store
         self.log = folder / "log.txt"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
@@ -133,12 +164,12 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def start(folder: Path) -> Iterator[Callable[[], Service]]:
+def start(folder: Path) -> Iterator[Callable[[str | None], Service]]:
     service = None
 
-    def begin() -> Service:
+    def begin(store: str | None) -> Service:
         nonlocal service
-        service = Service(folder)
+        service = Service(folder, store)
         return service
 
     yield begin
@@ -148,18 +179,35 @@ def start(folder: Path) -> Iterator[Callable[[], Service]]:
         assert code == 0
 
 
-def script(page: Path, folder: Path, address: str) -> tuple[str, str]:
+class Places:
+    """Where the servers of a session listen, instead of where a page expects them."""
+
+    def __init__(self) -> None:
+        self.address = EXAMPLE  # of the service
+        self._ports: dict[str, str] = {}
+
+    def put(self, text: str) -> str:
+        return PORTS.sub(lambda found: self._port(found[0]), text.replace(EXAMPLE, self.address))
+
+    def _port(self, example: str) -> str:
+        if example not in self._ports:
+            self._ports[example] = str(servers.free_port())
+        return self._ports[example]
+
+
+def script(page: Path, folder: Path, places: Places) -> tuple[str, str]:
     """Return all steps of a page as one script, and the line that it prints behind each."""
     mark = secrets.token_hex(4)
     lines = ["set -euo pipefail"]
     for number, step in enumerate(steps(page)):
-        text = step.block.text.replace(EXAMPLE, address)
+        text = places.put(step.block.text)
         if step.block.language == "python":
             path = folder / f"step_{number}.py"
             path.write_text(text, encoding="utf-8")
             text = f"python3 {path.name}\n"
         text = re.sub(r"^pip install .*\n", "", text, flags=re.MULTILINE)
         lines.append(f"{text}printf '\\n%s\\n' {mark}")
+    lines.append("kill $(jobs -p) 2>/dev/null || true")  # what was started in the background
     return "\n".join(lines), mark
 
 
@@ -175,9 +223,9 @@ def run(text: str, service: Service) -> str:
     ) as session:
         try:
             output, _ = session.communicate(timeout=SESSION)
-        except subprocess.TimeoutExpired:
-            os.killpg(session.pid, signal.SIGKILL)
-            raise
+        finally:
+            with suppress(ProcessLookupError):  # what is left of it
+                os.killpg(session.pid, signal.SIGKILL)
     assert session.returncode == 0, output
     return output
 
@@ -192,18 +240,23 @@ def masked(texts: list[str]) -> list[str]:
 
 
 @pytest.mark.timeout(READY + SESSION + END + 10)
-@pytest.mark.parametrize("page", SESSIONS, ids=lambda page: page.name)
-def test_a_page_says_what_happens(page, folder, start):
+@pytest.mark.parametrize(("page", "store"), RUNS)
+def test_a_page_says_what_happens(page, store, folder, start):
+    uri = None if store is None else STORES[store](folder)
+    places = Places()
     settings = [block for path, block in FILES if path == page]
     if settings:
-        (folder / "hermod.toml").write_text(settings_of(settings[0]), encoding="utf-8")
-    service = start()
-    address = service.address()
+        (folder / "hermod.toml").write_text(places.put(settings_of(settings[0])), encoding="utf-8")
+    service = start(uri)
+    places.address = service.address()
+    for block in blocks(page):
+        if name := name_of(block):
+            (folder / name).write_text(places.put(block.text), encoding="utf-8")
 
-    text, mark = script(page, folder, address)
+    text, mark = script(page, folder, places)
     outputs = run(text, service).split(f"\n{mark}\n")[:-1]
 
-    assert masked(outputs) == masked([step.output.replace(EXAMPLE, address) for step in steps(page)])
+    assert masked(outputs) == masked([places.put(step.output) for step in steps(page)])
 
 
 @pytest.mark.parametrize(("page", "block"), FILES, ids=[page.name for page, _ in FILES])
