@@ -39,7 +39,7 @@ END = 40  # seconds until the service has stopped
 
 # What differs from run to run. The same id is the same id throughout a page, so ids are numbered.
 IDS = re.compile(
-    r"\b[0-9a-f]{64}\b|\bmsg_[0-9a-f]{33,}\b|\b[0-9a-f]{32}\b|\b[0-9a-f]{24}\b|hmd_[0-9a-f]{16}_[\w-]{43}"
+    r"\b[0-9a-f]{64}\b|\bmsg_[0-9a-f]{32,}\b|\b[0-9a-f]{32}\b|\b[0-9a-f]{24}\b|hmd_[0-9a-f]{16}_[\w-]{43}"
     r"|\b[0-9a-f]{16}\b|\bwh(?:sec|pk)_[\w+/]{43}=|\bv1a?,[\w+/]{43,86}=+"
 )
 TIMES = re.compile(

@@ -495,6 +495,7 @@ def test_the_page_has_nothing_that_this_test_does_not_know(cluster):
         "/etc/hermod/hermod.toml",
         "/etc/systemd/system/hermod-api@.service",
         "/etc/systemd/system/hermod-janitor.service",
+        "/etc/systemd/system/hermod-notifier.service",
     }
 
 
