@@ -23,6 +23,9 @@ from storage.shared_call import SharedCall
 T = TypeVar("T")
 Document = dict[str, Any]
 
+_SUSPICIOUS: Final = (
+    0.75  # seconds of conflicts after which somebody may have died and left a transaction open
+)
 _NAME: Final = "hermod"  # of the application, as the server knows it; the timeout follows (seconds)
 
 #: States of a message.
@@ -108,14 +111,13 @@ class MongoLink:
 
     def transaction(self, run: Callable[[ClientSession], T]) -> T:
         """Run a function in a transaction, again if it lost a conflict, within the time there is."""
-        half_time = time.monotonic() + self.timeout / 2
-        looked = False
+        look_at = time.monotonic() + min(_SUSPICIOUS, self.timeout / 4)
 
         def attempt(session: ClientSession) -> T:
-            nonlocal looked
-            if not looked and time.monotonic() > half_time:
-                looked = True
+            nonlocal look_at
+            if time.monotonic() > look_at:
                 self._end_abandoned()
+                look_at = time.monotonic() + _SUSPICIOUS
             return run(session)
 
         with self.bounded(), self.client.start_session() as session:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tests.acceptance.conftest import MakeHermod
@@ -13,6 +13,7 @@ from tests.acceptance.processes import GONE, Client, Hermod, Reply, together
 PRODUCERS = 6
 CONSUMERS = 6
 ROUNDS = 3
+BUSY = 503
 
 
 class Pacemaker:
@@ -76,16 +77,21 @@ def test_p1_p10_what_was_answered_survives_kill_9(hermod: MakeHermod, shared_sto
                 bodies = [f"{producer}/{number}/{n}" for n in range(1 + number % 3)]
                 post = Post(bodies, key=f"post-{producer}-{number}" if producer % 2 else None)
                 posts[producer].append(post)
-                try:
-                    attempt(client, post)
-                except GONE:
-                    restarts = pacemaker.wait_for_restart(restarts)
-                    if post.key:
+                tries = 0
+                while not post.ids and (post.key or not tries):  # only with a key it is safe to try again
+                    tries += 1
+                    try:
                         attempt(client, post)
-                        retried[bool(post.ids)] += 1
+                    except GONE:
+                        restarts = pacemaker.wait_for_restart(restarts)
+                retried[bool(post.ids)] += tries > 1
 
     def attempt(client: Client, post: Post) -> None:
         answer = client.post("q", post.bodies, key=post.key)
+        if (
+            answer.status == BUSY
+        ):  # a store that is a server may lock a queue for a moment when its client is killed
+            return
         assert answer.status == 201, answer
         post.ids = [path.rpartition("/")[2] for path in answer.document()["resources"]]
         pacemaker.answered()
@@ -125,6 +131,7 @@ class Consumers:
     pacemaker: Pacemaker
     acked: set[str] = field(default_factory=set)  # deleted or popped, and answered so
     unknown: set[str] = field(default_factory=set)  # told to be deleted, and not answered yet
+    busy: int = 0  # requests that were answered 503
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def run(self, consumer: int) -> None:
@@ -142,6 +149,8 @@ class Consumers:
     def pop(self, client: Client, queue: str) -> None:
         """Take two away: they are gone, answered or not; only what was answered is known."""
         popped = client.request("DELETE", f"/v2/queues/{queue}/messages?pop=2")
+        if self.is_busy(popped):
+            return
         assert popped.status == 200, popped
         self.note(popped.messages())
 
@@ -152,19 +161,30 @@ class Consumers:
                 assert message["body"] not in self.acked, "an acked message was handed out"
                 self.unknown.add(message["body"])
             answer = client.request("DELETE", message["href"])
-            assert answer.status == 204, answer
-            self.note([message])
+            if not self.is_busy(answer):
+                assert answer.status == 204, answer
+                self.note([message])
 
     def give_back(self, client: Client, queue: str) -> None:
         """Claim some and release them: the next claim moves them to the dead letters."""
         claim = self.claim(client, queue)
         if claim.status == 201:
-            assert client.request("DELETE", claim.headers["location"]).status == 204
+            released = client.request("DELETE", claim.headers["location"])
+            assert self.is_busy(released) or released.status == 204, released
 
     def claim(self, client: Client, queue: str) -> Reply:
         claim = client.request("POST", f"/v2/queues/{queue}/claims?limit=4", {"ttl": 600, "grace": 60})
+        if self.is_busy(claim):
+            return replace(claim, status=204, body=b"")
         assert claim.status in (201, 204), claim
         return claim
+
+    def is_busy(self, reply: Reply) -> bool:
+        """Tell whether the store was locked: what was asked may have been done."""
+        busy = reply.status == BUSY
+        with self.lock:
+            self.busy += busy
+        return busy
 
     def note(self, messages: list[dict[str, Any]]) -> None:
         """Note that these were answered to be gone."""
@@ -200,5 +220,6 @@ def test_p4_acked_stays_acked_through_kill_9(hermod: MakeHermod, shared_store: s
     assert max(left.values(), default=1) == 1
     # Of each popper, two messages at most were in an answer that it never received, in each round.
     lost = set(bodies) - set(left) - consumers.acked - consumers.unknown
-    assert len(lost) <= 2 * ROUNDS * len([n for n in range(CONSUMERS) if n % 4 == 1])
+    poppers = len([n for n in range(CONSUMERS) if n % 4 == 1])
+    assert len(lost) <= 2 * (ROUNDS * poppers + consumers.busy)
     assert len(consumers.acked) >= 100 * ROUNDS
