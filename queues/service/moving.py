@@ -33,6 +33,7 @@ from queues.models import (
 from queues.ports import Driver, RecordStore
 from queues.service.catalogue import MOVE, Catalogue
 from queues.service.dead_letters import DeadLetterService
+from queues.service.deliveries import PENDING
 from queues.service.pools import PoolService
 from queues.service.records import put
 
@@ -130,7 +131,17 @@ class MovingService:
                 self._dead_letters.sweep(annex)
                 if self._is_home(annex.source, pool):
                     return True
+        if self._has_deliveries(pool):
+            return True
         return any(not self._forget(address, note, pool) for address, note in self._catalogue.residents(pool))
+
+    def _has_deliveries(self, pool: str) -> bool:
+        """Tell whether subscribers have to be told of something still; a store that is gone cannot be asked."""
+        with suppress(StoreError):
+            store = self._pools.driver(pool).messages
+            waiting = (*store.outboxes(), PENDING)
+            return any(store.stats(address, now=store.clock()).total for address in waiting)
+        return False
 
     def run(self, stop: Event) -> bool:
         """Do what there is to do; false if another process does it.

@@ -2,12 +2,15 @@
 
 from collections import Counter
 from contextlib import closing
+from functools import partial
+from threading import Event
 from typing import Any
 
 import msgspec
 import pytest
 
 from notifiers.worker import notification
+from queues.errors import PoolInUse
 from queues.models import Address, Caller
 from queues.service.messages import Draft
 from queues.service.subscriptions import Terms
@@ -106,3 +109,25 @@ def test_e8_a_post_costs_the_same_for_one_subscriber_and_for_many(service, drive
     post(service, b"4")
 
     assert driver.calls == for_one == {"clock": 1, "post": 1}
+
+
+def test_a_pool_is_not_removed_while_subscribers_have_to_be_told(tmp_path):
+    clock = Clock()
+    settings = Settings(store="memory:", pooling=True)
+    with closing(assemble(settings, connect("memory:", clock=clock), clock=clock)) as service:
+        service.pools.put("old", uri=f"sqlite:///{tmp_path / 'old.db'}", weight=1)
+        service.subscriptions.create(QUEUE, Terms(subscriber="http://one.example.org/"))
+        post(service, b"1")
+        service.pools.put("new", uri=f"sqlite:///{tmp_path / 'new.db'}", weight=1)
+        service.moving.start("old")
+        service.moving.run(Event())
+        assert service.moving.progress("old").left == 0
+
+        in_use = partial(service.moving.in_use, "old")
+        with pytest.raises(PoolInUse):
+            service.pools.remove("old", in_use=in_use)
+
+        (batch,) = service.deliveries.take("old", 10)
+        service.deliveries.settle(batch, [ticket.id for ticket in batch.tickets])
+        service.pools.remove("old", in_use=in_use)
+        assert [pool.name for pool in service.pools.all()] == ["new"]
