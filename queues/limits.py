@@ -63,6 +63,16 @@ def check_range(what: str, value: int, low: int, high: int) -> None:
         raise Invalid(f"The {what} must be from {low} to {high}.")
 
 
+def page_limit(limit: int | None, maximum: int) -> int:
+    """Return how many items there may be on a page, or messages in a claim; None asks for the default.
+
+    Raises Invalid unless 1 <= limit <= maximum.
+    """
+    limit = min(DEFAULT_PAGE, maximum) if limit is None else limit
+    check_range("limit", limit, 1, maximum)
+    return limit
+
+
 def check_idempotency_key(key: str) -> None:
     """Raise Invalid unless the key is 1 to 255 visible ASCII characters."""
     if not _IDEMPOTENCY_KEY(key):

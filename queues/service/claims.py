@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from queues.errors import Unsealable
-from queues.limits import DEFAULT_PAGE, MIN_TTL, Limits, check_range
+from queues.limits import MIN_TTL, Limits, check_range, page_limit
 from queues.models import Address, Claim, Claimed, Lease
 from queues.sealing import KeyRing
 from queues.service.catalogue import Catalogue, Place
@@ -47,9 +47,7 @@ class ClaimService:
 
         Raises Invalid for a value out of range.
         """
-        maximum = self._limits.max_messages_per_claim_or_pop
-        limit = min(DEFAULT_PAGE, maximum) if limit is None else limit
-        check_range("limit", limit, 1, maximum)
+        limit = page_limit(limit, self._limits.max_messages_per_claim_or_pop)
         terms = replace(self._lease(ttl, grace), limit=limit)
 
         def step(place: Place) -> tuple[Claimed, Way | None, int]:

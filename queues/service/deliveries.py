@@ -18,7 +18,7 @@ from typing import TypeVar
 import msgspec
 
 from queues.errors import Invalid, StoreError, Unsealable
-from queues.limits import DEFAULT_PAGE, Limits, check_range
+from queues.limits import Limits, page_limit
 from queues.models import (
     Address,
     Attempt,
@@ -187,9 +187,7 @@ class DeliveryService:
 
         Raises Invalid for a limit out of range.
         """
-        maximum = self._limits.max_messages_per_page
-        limit = min(DEFAULT_PAGE, maximum) if limit is None else limit
-        check_range("limit", limit, 1, maximum)
+        limit = page_limit(limit, self._limits.max_messages_per_page)
         return [
             (pending, message.created)
             for message in self._dead_page(address, subscription_id, marker, limit)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from queues.errors import FlavorNotFound, Invalid
-from queues.limits import DEFAULT_PAGE, Limits, check_range
+from queues.limits import Limits, page_limit
 from queues.models import Record
 from queues.ports import RecordStore
 from queues.service.pools import MAX_FLAVOR, PoolService
@@ -78,9 +78,7 @@ class FlavorService:
 
         Raises Invalid for a limit out of range.
         """
-        maximum = self._limits.max_flavors_per_page
-        limit = min(DEFAULT_PAGE, maximum) if limit is None else limit
-        check_range("limit", limit, 1, maximum)
+        limit = page_limit(limit, self._limits.max_flavors_per_page)
         records = self._records.scan(_KIND, project, after=marker, limit=limit)
         return [self._described(record.name, detailed=detailed) for record in records]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from queues.errors import Invalid, Unsealable
-from queues.limits import DEFAULT_PAGE, MIN_TTL, Limits, check_idempotency_key, check_range
+from queues.limits import MIN_TTL, Limits, check_idempotency_key, check_range, page_limit
 from queues.metadata import QueuePolicy
 from queues.models import Address, Caller, Lease, Message, NewMessage, Once, Posted, Selection
 from queues.sealing import KeyRing
@@ -96,9 +96,7 @@ class MessageService:
 
         Raises Invalid for a limit out of range.
         """
-        maximum = self._limits.max_messages_per_page
-        limit = min(DEFAULT_PAGE, maximum) if limit is None else limit
-        check_range("limit", limit, 1, maximum)
+        limit = page_limit(limit, self._limits.max_messages_per_page)
         selection = Selection(
             marker=marker,
             limit=limit,

@@ -26,7 +26,7 @@ from queues.errors import (
     StoreError,
     UriTaken,
 )
-from queues.limits import DEFAULT_PAGE, Limits, check_range
+from queues.limits import Limits, check_range, page_limit
 from queues.models import JsonObject, Pool, PoolState, Record
 from queues.ports import Driver, RecordStore, Stores
 from queues.redaction import HIDDEN, password_of, without_password
@@ -101,9 +101,7 @@ class PoolService:
 
         Raises Invalid for a limit out of range.
         """
-        maximum = self._limits.max_pools_per_page
-        limit = min(DEFAULT_PAGE, maximum) if limit is None else limit
-        check_range("limit", limit, 1, maximum)
+        limit = page_limit(limit, self._limits.max_pools_per_page)
         return [pool for pool in self.all() if pool.name > marker][:limit]
 
     def all(self) -> Sequence[Pool]:

@@ -20,7 +20,7 @@ from queues.errors import (
     NoPool,
     QueueNotFound,
 )
-from queues.limits import DEFAULT_PAGE, Limits, check_range
+from queues.limits import Limits, page_limit
 from queues.metadata import apply_changes, parse_changes, validate, with_defaults
 from queues.models import Address, Json, JsonObject, NewMessage, Once, Posted, Queue, Record, Stats
 from queues.retries import parse as parse_retry_policy
@@ -203,9 +203,7 @@ class QueueService:
 
         Raises Invalid for a limit out of range.
         """
-        maximum = self._limits.max_queues_per_page
-        limit = min(DEFAULT_PAGE, maximum) if listing.limit is None else listing.limit
-        check_range("limit", limit, 1, maximum)
+        limit = page_limit(listing.limit, self._limits.max_queues_per_page)
         found: list[Queue] = []
         for queue in self._scan(project, listing, limit):
             found.append(queue)

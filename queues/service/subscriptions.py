@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from queues.errors import ConcurrentChange, Invalid, SubscriberTaken, SubscriptionNotFound
 from queues.filters import parse as parse_filter
-from queues.limits import DEFAULT_PAGE, MIN_TTL, Limits, check_range
+from queues.limits import MIN_TTL, Limits, page_limit
 from queues.models import Address, Json, JsonObject, Record, Subscription
 from queues.ports import RecordStore
 from queues.retries import parse as parse_retry_policy
@@ -145,9 +145,7 @@ class SubscriptionService:
 
         Raises Invalid for a limit out of range.
         """
-        maximum = self._limits.max_subscriptions_per_page
-        limit = min(DEFAULT_PAGE, maximum) if limit is None else limit
-        check_range("limit", limit, 1, maximum)
+        limit = page_limit(limit, self._limits.max_subscriptions_per_page)
         now = self._clock()
         page: list[Subscription] = []
         for subscription in self._scan(address, marker or "", now):
