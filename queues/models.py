@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from queues.identity import message_id
+
 #: One JSON value, parsed.
 Json: TypeAlias = Any
 
@@ -230,6 +232,20 @@ class Stats:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Outlook:
+    """What is to come in a queue."""
+
+    generation: str = ""  # ends the ids of its messages; "" for a queue that does not exist
+    last: int = 0  # the place that was given last
+    due: int | None = None  # ms; nothing falls due before: no delay, no lease, no message; None: nothing will
+
+    @property
+    def marker(self) -> str | None:
+        """The marker behind which comes whatever is posted from now on; None for the beginning."""
+        return message_id(self.last, self.generation) if self.generation else None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Record:
     """One entry of the control plane: a queue, a token, ..."""
 
@@ -320,7 +336,7 @@ class Outline:
     """What a store knows of a queue beside its messages."""
 
     last: int  # the place that was given last
-    subscribed: bool  # whether posts need tickets
+    subscribed: str  # the stamp of who noted last that posts need tickets; "" where they need none
     free: int  # messages not under a claim, delayed ones included
     claimed: int  # messages under a claim
 

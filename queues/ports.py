@@ -17,13 +17,13 @@ Rules for every implementation:
 - An id that is malformed, foreign or stale is an id that does not exist.
 - A driver raises `StoreUnavailable` in bounded time when its engine does not
   answer, and no error of its vendor.
-- Every method of a `MessageStore` but `drop` raises `QueueMoved` for a queue that is
+- Every method of a `MessageStore` but `drop` and `watch` raises `QueueMoved` for a queue that is
   shut (see `QueueTransfers`), and changes nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Protocol
 
 from queues.models import (
@@ -38,6 +38,7 @@ from queues.models import (
     NewMessage,
     Once,
     Outline,
+    Outlook,
     Popped,
     Posted,
     Record,
@@ -73,8 +74,11 @@ class MessageStore(Protocol):
         FanOutChanged if there are tickets and no subscribers, or the other way round.
         """
 
-    def subscribe(self, address: Address, *, subscribed: bool) -> None:
-        """Note whether the queue, which is made if need be, has subscribers."""
+    def subscribe(self, address: Address, stamp: str) -> None:
+        """Note that the queue, which is made if need be, has subscribers, and who noted it last."""
+
+    def unsubscribe(self, address: Address, stamp: str) -> None:
+        """Note that the queue has no subscribers, unless somebody else has noted since that it has."""
 
     def outboxes(self) -> Sequence[Address]:
         """Return where tickets wait: they are queues, of no project."""
@@ -136,6 +140,21 @@ class MessageStore(Protocol):
 
     def release(self, address: Address, claim_id: str, *, now: int) -> None:
         """End a claim, if it lives; its messages return to their places."""
+
+    def watch(self, address: Address, wake: Callable[[], None]) -> Callable[[], None]:
+        """Call `wake` whenever there may be something new in the queue; return what ends that.
+
+        New is what is posted (with a delay, too), moved there or released, a lease that has become shorter, and
+        a queue that is shut. What time alone brings is not told: see `outlook`.
+
+        `wake` is called once as soon as the watch is in force, and after whatever may have been missed, such as a
+        connection that broke. It must return at once, comes from any thread, and may come for
+        nothing, but not because of other queues. Neither call waits for the store, and while
+        nothing happens a watch costs the store nothing. A queue that is shut can be watched.
+        """
+
+    def outlook(self, address: Address, *, now: int) -> Outlook:
+        """Return what is to come in a queue."""
 
     def stats(self, address: Address, *, now: int) -> Stats:
         """Count the messages of a queue."""

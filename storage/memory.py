@@ -35,6 +35,7 @@ from queues.models import (
     Message,
     NewMessage,
     Once,
+    Outlook,
     Popped,
     Posted,
     Record,
@@ -105,29 +106,38 @@ class MemoryMessages:
             if self._state.find(address) is None:
                 if not create:
                     raise QueueNotFound
-                self._created(address).subscribed = bool(tickets)
+                self._created(address).subscribed = "post" if tickets else ""
             queue = self._created(address)
             kept = queue.kept.get(once.key) if once else None
             if once and kept and kept.expires > now:
                 if kept.fingerprint != once.fingerprint:
                     raise KeyReused
                 return Posted(ids=queue.ids(kept.first, kept.count), repeated=True)
-            if tickets is not None and queue.subscribed != bool(tickets):
-                raise FanOutChanged(subscribed=queue.subscribed)
+            if tickets is not None and bool(queue.subscribed) != bool(tickets):
+                raise FanOutChanged(subscribed=bool(queue.subscribed))
             for ticket in tickets or ():
                 self._created(OUTBOX).append(_fresh(ticket, now), now + ticket.delay * 1000)
+                self._state.wakeups.wake(OUTBOX)
             first = queue.last + 1
             ids = tuple(
                 queue.append(_fresh(new, now), now + new.delay * 1000 if new.delay else 0) for new in messages
             )
             if once:
                 queue.kept[once.key] = Kept(once.fingerprint, first, len(ids), now + once.window * 1000)
+            self._state.wakeups.wake(address)
             return Posted(ids=ids)
 
-    def subscribe(self, address: Address, *, subscribed: bool) -> None:
-        """Note whether there are subscribers; see the port."""
+    def subscribe(self, address: Address, stamp: str) -> None:
+        """Note that there are subscribers; see the port."""
         with self._lock:
-            self._created(address).subscribed = subscribed
+            self._created(address).subscribed = stamp
+
+    def unsubscribe(self, address: Address, stamp: str) -> None:
+        """Note that there are no subscribers; see the port."""
+        with self._lock:
+            queue = self._queue(address)
+            if queue.subscribed == stamp:
+                queue.subscribed = ""
 
     def outboxes(self) -> Sequence[Address]:
         """Return the one there is; see the port."""
@@ -237,6 +247,8 @@ class MemoryMessages:
                 message = replace(message, created=now, expires=now + dead.ttl * 1000)
             target.append(message, entry.ready)
             moved += 1
+        if moved:
+            self._state.wakeups.wake(dead.address)
         return taken, moved
 
     def read_claim(self, address: Address, claim_id: str, *, now: int) -> Claim:
@@ -259,6 +271,8 @@ class MemoryMessages:
             queue.claims[claim_id] = renewed
             for entry in queue.held(claim):
                 entry.hand_out(renewed, lease.grace)
+            if renewed.expires < claim.expires:
+                self._state.wakeups.wake(address)
 
     def release(self, address: Address, claim_id: str, *, now: int) -> None:
         """End a claim; see the port."""
@@ -269,6 +283,31 @@ class MemoryMessages:
                 del queue.claims[claim_id]
                 for entry in queue.held(claim):
                     entry.claim = None
+                self._state.wakeups.wake(address)
+
+    def watch(self, address: Address, wake: Callable[[], None]) -> Callable[[], None]:
+        """Call `wake` when something is new; see the port."""
+        end = self._state.wakeups.watch(address, wake)
+        wake()
+        return end
+
+    def outlook(self, address: Address, *, now: int) -> Outlook:
+        """Return what is to come; see the port."""
+        with self._lock:
+            queue = self._state.find(address)
+            if queue is None:
+                return Outlook()
+            instants = [
+                instant
+                for entry in queue.existing(now)
+                for instant in (
+                    entry.ready,
+                    entry.message.expires,
+                    entry.claim.expires if entry.claim else 0,
+                )
+                if instant > now
+            ]
+            return Outlook(generation=queue.generation, last=queue.last, due=min(instants, default=None))
 
     def stats(self, address: Address, *, now: int) -> Stats:
         """Count the messages of a queue; see the port."""

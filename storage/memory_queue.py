@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from queues.errors import QueueMoved
 from queues.identity import message_id, new_generation
 from queues.models import Address, Claim, Message
+from storage.wakeups import Wakeups
 
 
 @dataclass(slots=True, eq=False)
@@ -55,7 +56,7 @@ class MemoryQueue:
     entries: dict[str, Entry] = field(default_factory=dict)  # by message id, in queue order
     claims: dict[str, Claim] = field(default_factory=dict)  # by id, without their messages
     kept: dict[str, Kept] = field(default_factory=dict)  # by idempotency key
-    subscribed: bool = False  # whether posts need tickets
+    subscribed: str = ""  # the stamp of who noted last that posts need tickets; "" where they need none
     move: str | None = None  # id of the move that it is part of
     log: object | None = None  # of what changed while it departs; see `storage.memory_transfers`
     shut: bool = False  # for that move
@@ -114,10 +115,11 @@ class MemoryQueue:
 
 
 class MemoryQueues:
-    """All queues, and the lock that every step on them takes."""
+    """All queues, the lock that every step on them takes, and who watches them."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
+        self.wakeups = Wakeups()
         self.queues: dict[Address, MemoryQueue] = {}
 
     def find(self, address: Address) -> MemoryQueue | None:

@@ -76,6 +76,7 @@ class MemoryTransfers:
         with self._state.lock:
             queue = self._moving(address, move)
             queue.shut = True
+            self._state.wakeups.wake(address)
             messages = [thing for _, thing in _things(queue) if isinstance(thing, KeptMessage)]
             claimed = sum(message.claim_id is not None for message in messages)
             return Outline(

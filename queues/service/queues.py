@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -248,7 +249,7 @@ class QueueService:
     def _remind(self, address: Address) -> None:
         """Let the store of a new queue know of its subscribers, who may have outlived an earlier one."""
         if self._catalogue.subscribed(address):
-            self._catalogue.at(address, lambda place: place.store.subscribe(address, subscribed=True))
+            self._catalogue.at(address, lambda place: place.store.subscribe(address, secrets.token_hex(8)))
 
     def _drop(self, address: Address, pool: str) -> None:
         self._pools.driver(pool).messages.drop(self._catalogue.stored(address))

@@ -123,9 +123,9 @@ class SubscriptionService:
             self._records.remove(SUBSCRIPTION, subscriptions_scope(address), subscription.id)
             if there.confirmed:
                 raise SubscriberTaken
-            self._subscribe(address, subscribed=True)
+            self._subscribe(address)
             return Made(subscription=there, new=False)
-        self._subscribe(address, subscribed=True)
+        self._subscribe(address)
         return Made(subscription=subscription, new=True)
 
     def get(self, address: Address, subscription_id: str) -> Subscription:
@@ -209,13 +209,13 @@ class SubscriptionService:
         found = self._find(address, subscription_id)
         if found is not None:
             self._remove(found)
-            self._subscribe_if_any(address)
+            self._unsubscribe_if_none(address)
 
     def purge(self, address: Address) -> None:
         """Remove every subscription of a queue."""
         for found in self.all(address):
             self._remove(found)
-        self._subscribe_if_any(address)
+        self._unsubscribe_if_none(address)
 
     def _check_subscriber(self, subscriber: Json) -> None:
         if not isinstance(subscriber, str) or not 1 <= len(subscriber) <= _MAX_URI:
@@ -300,15 +300,19 @@ class SubscriptionService:
             self._give_up(subscription)
             self._forget(subscription.address, subscription.id)
 
-    def _subscribe_if_any(self, address: Address) -> None:
+    def _unsubscribe_if_none(self, address: Address) -> None:
+        """Let posts tell nobody, if nobody is left; whoever subscribes meanwhile leaves a stamp of their own."""
+        if self._catalogue.subscribed(address):
+            return
+        stamp = self._subscribe(address)
         if not self._catalogue.subscribed(address):
-            self._subscribe(address, subscribed=False)
-            # Somebody may have subscribed just before.
-            if self._catalogue.subscribed(address):
-                self._subscribe(address, subscribed=True)
+            self._catalogue.at(address, lambda place: place.store.unsubscribe(address, stamp))
 
-    def _subscribe(self, address: Address, *, subscribed: bool) -> None:
-        self._catalogue.at(address, lambda place: place.store.subscribe(address, subscribed=subscribed))
+    def _subscribe(self, address: Address) -> str:
+        """Let posts tell subscribers; return the stamp of it."""
+        stamp = secrets.token_hex(8)
+        self._catalogue.at(address, lambda place: place.store.subscribe(address, stamp))
+        return stamp
 
 
 def _check_options(options: Json) -> None:

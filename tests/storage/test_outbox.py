@@ -35,7 +35,9 @@ def post(queue: Probe, *texts: str, tickets: object = (), create: bool = True, k
 
 
 def subscribe(queue: Probe, subscribed: bool = True) -> None:
-    queue.store.subscribe(queue.address, subscribed=subscribed)
+    queue.store.subscribe(queue.address, "stamp")
+    if not subscribed:
+        queue.store.unsubscribe(queue.address, "stamp")
 
 
 def boxes(queue: Probe) -> list[Probe]:
