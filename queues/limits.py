@@ -15,6 +15,7 @@ from queues.models import Address
 DEFAULT_PAGE = 10  # items on a page, or messages in a claim, where the client names no limit
 MIN_TTL = 60  # seconds; of messages, claims, grace and subscriptions
 MAX_PROJECT = 256  # characters of a project id
+MAX_WAIT = 20  # seconds that a request may wait for messages
 MAX_DEPTH = 100  # levels of nesting in any JSON document
 MAX_INTEGER = 2**63 - 1  # integers in JSON are signed 64-bit
 MAX_IDEMPOTENCY_KEY = 255  # visible ASCII characters

@@ -44,15 +44,27 @@ class Reply(Generic[R]):
 
 
 def dispatch(service: Service, operation: Operation[A, R], caller: Caller, read: Callable[[], A]) -> Reply[R]:
-    """Run an operation and turn whatever goes wrong into a problem."""
-    try:
+    """Run an operation and turn whatever goes wrong into a problem.
+
+    The value may be a `Vigil`: then the transport waits, as it can, and each step of it is an `attempt`.
+    """
+
+    def work() -> R:
         if operation.rule is not None:
             service.access.check(operation.rule, caller)
-        return Reply(value=operation.run(service, caller, read()))
+        return operation.run(service, caller, read())
+
+    return attempt(operation.name, work)
+
+
+def attempt(operation: str, work: Callable[[], R]) -> Reply[R]:
+    """Do some work for an operation and turn whatever goes wrong into a problem."""
+    try:
+        return Reply(value=work())
     except HermodError as error:
-        return Reply(problem=explain(operation.name, error))
+        return Reply(problem=explain(operation, error))
     except Exception:
-        _log.exception("operation failed", operation=operation.name)
+        _log.exception("operation failed", operation=operation)
         return Reply(problem=INTERNAL)
 
 

@@ -32,6 +32,7 @@ _MEMORY_FOLDER = "/dev/shm"  # noqa: S108 - gunicorn creates its files there saf
 _LONGEST_REQUEST_LINE = 8190  # bytes; gunicorn knows no higher bound
 _LONGEST_HEADER = 8190  # bytes
 _MOST_HEADERS = 100
+_CONNECTIONS = 1000  # kept open by one worker at a time, beside those that it serves
 _READ_TIMEOUT = 10  # seconds without a byte after which a client is given up
 _JANITOR_END = 5.0  # seconds that a step of the janitor's may take when the process ends
 
@@ -50,6 +51,7 @@ class Server(BaseApplication):  # type: ignore[misc]
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._open = ExitStack()  # what a worker has opened; empty in the master
+        self._service: Service | None = None  # that of a worker
         super().__init__()
 
     def load_config(self) -> None:
@@ -68,12 +70,28 @@ class Server(BaseApplication):  # type: ignore[misc]
             log.error("a worker cannot start", reason=str(error))  # noqa: TRY400 - expected, so no traceback
             raise SystemExit(Arbiter.APP_LOAD_ERROR) from error
         self._open.callback(service.close)
+        self._service = service
         if self.settings.in_memory:
             from transport.notifier import NotifierThread
 
             self._open.enter_context(_JanitorThread(service, self.settings))
             self._open.enter_context(NotifierThread(service))
-        return create_app(service)
+        return _at_work(service, create_app(service))
+
+    def let_go(self) -> None:
+        """Answer those who wait for messages, for the process is to end."""
+        if self._service is not None:
+            self._service.waiting.close()
+
+
+def _at_work(service: Service, app: Callable[..., object]) -> Callable[..., object]:
+    """Let no more threads work at once than were asked for: those beyond are there to wait."""
+
+    def bounded(environ: object, start_response: object) -> object:
+        with service.waiting.busy():
+            return app(environ, start_response)
+
+    return bounded
 
 
 class _JanitorThread:
@@ -149,6 +167,11 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
         conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, seconds)
         super().enqueue_req(conn)
 
+    def handle_exit(self, *signal: Any) -> None:  # noqa: ANN401 - gunicorn has no types
+        """Begin to end: whoever waits for messages waits no longer."""
+        super().handle_exit(*signal)
+        self.app.let_go()
+
 
 def _options(settings: Settings) -> dict[str, object]:
     api = settings.api
@@ -156,7 +179,8 @@ def _options(settings: Settings) -> dict[str, object]:
         "bind": api.bind,
         "worker_class": PatientWorker,
         "workers": api.workers,
-        "threads": api.threads,
+        "threads": api.threads + api.waiters,
+        "worker_connections": _CONNECTIONS + api.threads + api.waiters,
         "graceful_timeout": api.graceful_timeout,
         "keepalive": api.keepalive,
         "preload_app": False,
@@ -180,4 +204,4 @@ def _options(settings: Settings) -> dict[str, object]:
 
 def _announce(arbiter: Any) -> None:  # noqa: ANN401 - gunicorn has no types
     for listener in arbiter.LISTENERS:
-        log.info("listening", url=str(listener), workers=arbiter.cfg.workers, threads=arbiter.cfg.threads)
+        log.info("listening", url=str(listener), workers=arbiter.cfg.workers)

@@ -18,6 +18,7 @@ from queues.service.pools import PoolService
 from queues.service.queues import QueueService
 from queues.service.subscriptions import SubscriptionService
 from queues.service.tokens import TokenService
+from queues.service.waiting import WaitingRoom
 from queues.signing import Signer
 from transport.access import AccessPolicy
 from transport.settings import Settings
@@ -51,6 +52,7 @@ class Service:
     topics: QueueService
     messages: MessageService
     claims: ClaimService
+    waiting: WaitingRoom
     health: HealthService
     tokens: TokenService
     signer: Signer

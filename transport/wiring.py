@@ -22,6 +22,7 @@ from queues.service.pools import PoolService
 from queues.service.queues import QueueService
 from queues.service.subscriptions import SubscriptionService
 from queues.service.tokens import TokenService
+from queues.service.waiting import WaitingRoom
 from queues.signing import Signer
 from storage.pooling import OpenStores
 from storage.registry import connect
@@ -124,6 +125,7 @@ def assemble(
         topics=declared(TOPIC)[1],
         messages=MessageService(queues, catalogue, limits, keys, window=settings.idempotency.window),
         claims=ClaimService(catalogue, dead_letters, limits, keys),
+        waiting=WaitingRoom(catalogue, seats=settings.api.waiters, hands=settings.api.threads),
         health=HealthService(records, pools),
         tokens=TokenService(records, driver.messages.clock),
         signer=signer,

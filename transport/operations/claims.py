@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from queues.models import Caller
 from queues.service.claims import SeenClaim
+from queues.service.waiting import Awaited
 from transport.dispatch import Operation
 from transport.operations.queues import address_of
 from transport.schemas.claims import ClaimCreate, ClaimRef, ClaimUpdate
 from transport.service import Service
 
 
-def claim_create(service: Service, caller: Caller, args: ClaimCreate) -> SeenClaim | None:
-    """Lease the first messages that are free; None where there is none."""
+def claim_create(service: Service, caller: Caller, args: ClaimCreate) -> Awaited[SeenClaim | None]:
+    """Lease the first messages that are free; None where there is none, in the time that may be waited."""
     address = address_of(caller, args.queue_name)
-    return service.claims.create(address, limit=args.limit, ttl=args.ttl, grace=args.grace)
+    claim = partial(service.claims.create, address, limit=args.limit, ttl=args.ttl, grace=args.grace)
+    return service.waiting.until(address, claim, is_given, seconds=args.wait, alone=False)
+
+
+def is_given(seen: SeenClaim | None) -> bool:
+    """Whether a claim was had."""
+    return seen is not None
 
 
 def claim_get(service: Service, caller: Caller, args: ClaimRef) -> SeenClaim:

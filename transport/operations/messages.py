@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from msgspec import UNSET, UnsetType
 
 from queues.errors import Invalid, MessageNotFound
 from queues.models import Caller, Posted
 from queues.service.messages import Draft, Page
+from queues.service.waiting import Awaited
 from transport.dispatch import Operation
 from transport.operations.queues import address_of
 from transport.schemas.messages import (
@@ -30,17 +33,25 @@ def message_post(service: Service, caller: Caller, args: MessagePost) -> Posted:
     return service.messages.post(caller, address, drafts, key=args.idempotency_key)
 
 
-def message_list(service: Service, caller: Caller, args: MessageList) -> Page:
-    """Return a page of messages, oldest first."""
-    return service.messages.list(
+def message_list(service: Service, caller: Caller, args: MessageList) -> Awaited[Page]:
+    """Return a page of messages, oldest first; an empty one after the time that may be waited."""
+    address = address_of(caller, args.queue_name)
+    read = partial(
+        service.messages.list,
         caller,
-        address_of(caller, args.queue_name),
+        address,
         marker=args.marker,
         limit=args.limit,
         echo=args.echo,
         include_claimed=args.include_claimed,
         include_delayed=args.include_delayed,
     )
+    return service.waiting.until(address, read, has_messages, seconds=args.wait, alone=True)
+
+
+def has_messages(page: Page) -> bool:
+    """Whether there is anything on a page."""
+    return bool(page.messages)
 
 
 def message_get(service: Service, caller: Caller, args: MessageRef) -> Page:

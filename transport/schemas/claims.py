@@ -24,6 +24,7 @@ class ClaimCreate(ClaimWish, kw_only=True, frozen=True):
     """Where to claim, and on which terms."""
 
     queue_name: str
+    wait: int | None = None
 
 
 class ClaimRef(QueueRef, kw_only=True, frozen=True):

@@ -36,6 +36,7 @@ class MessageList(QueueRef, kw_only=True, frozen=True):
     echo: bool = False
     include_claimed: bool = False
     include_delayed: bool = False
+    wait: int | None = None
 
 
 class MessageRef(QueueRef, kw_only=True, frozen=True):

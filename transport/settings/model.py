@@ -57,6 +57,13 @@ class ApiSettings(Section):
         le=512,
         description="Threads per worker process: how many requests one worker handles at a time.",
     )
+    waiters: int = Field(
+        default=250,
+        ge=0,
+        le=10_000,
+        description="Requests of one worker that may wait for messages (wait=SECONDS) at a time, beside those that it"
+        " handles; more than these are answered at once.",
+    )
     graceful_timeout: Seconds = Field(
         default=30,
         description="Seconds that requests in flight have to finish when the service is told to stop.",

@@ -9,7 +9,8 @@ from typing import Any
 import falcon
 
 from queues.errors import HermodError, SubscriberTaken
-from transport.dispatch import dispatch, explain
+from queues.service.waiting import Vigil
+from transport.dispatch import attempt, dispatch, explain
 from transport.service import Service
 from transport.wsgi import answers
 from transport.wsgi.gate import Gate
@@ -86,6 +87,8 @@ def _serve(
         endpoint = choice
     http.context.operation = endpoint.operation.name
     reply = dispatch(service, endpoint.operation, request.caller, partial(endpoint.read, request))
+    if isinstance(reply.value, Vigil):
+        reply = attempt(endpoint.operation.name, reply.value.wait)
     if reply.problem is not None:
         http.context.error = reply.problem.code
         answers.problem(response, reply.problem)

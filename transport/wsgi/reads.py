@@ -154,6 +154,7 @@ def message_list(request: RestRequest) -> MessageList:
         echo=request.boolean("echo"),
         include_claimed=request.boolean("include_claimed"),
         include_delayed=request.boolean("include_delayed"),
+        wait=request.integer("wait"),
     )
 
 
@@ -195,6 +196,7 @@ def claim_create(request: RestRequest) -> ClaimCreate:
         ttl=wish.ttl,
         grace=wish.grace,
         limit=wish.limit if limit is None else limit,
+        wait=request.integer("wait"),
     )
 
 
