@@ -35,14 +35,16 @@ from queues.models import (
     DeliveryCounts,
     Json,
     JsonObject,
-    Notice,
     PendingDelivery,
     Subscription,
     Ticket,
 )
 from queues.retries import jitter, policy_for
-from queues.service.deliveries import Batch, DeliveryService
+from queues.service.deliveries import Batch, Box, DeliveryService
+from queues.service.pushes import PushService
 from queues.service.subscriptions import Audience, SubscriptionService
+from queues.service.waiting import Line, bell_of
+from queues.tickets import notification
 
 T = TypeVar("T")
 
@@ -54,7 +56,6 @@ _PART = 500  # deliveries of a batch that are concluded together
 _PARTS = 32  # of them under way at once
 _BLOCKED = 1  # seconds after which what could not begin is looked at again
 _HISTORY = 20  # attempts of a subscription that are noted at once at most
-_LONGEST_PAUSE = 30.0  # seconds between two looks at a store that fails
 _MARGIN = 5.0  # seconds that an attempt may take beyond its timeouts
 _RESTING = "The endpoint failed too often of late; it is left alone for a while."
 _BROKEN = "The attempt failed within the service."
@@ -69,9 +70,9 @@ class WorkerSettings:
     per_subscriber: int = 32  # of them to one subscriber that is quick
     batch: int = 50  # tickets or deliveries leased at once at most
     backlog: int = 500  # deliveries that were taken and not begun, when no more is taken
+    longest_pause: float = 30.0  # seconds between two looks at a store that fails, or has nothing
     patience: float = 1.0  # seconds that a batch waits for its deliveries
     timeout: float = 20.0  # seconds that an attempt takes at most
-    poll: float = 0.02  # seconds between two looks at a store that had nothing
     require_confirmation: bool = False  # whether subscribers that have not confirmed are told nothing
 
 
@@ -162,6 +163,7 @@ class Worker:
         self,
         deliveries: DeliveryService,
         subscriptions: SubscriptionService,
+        pushes: PushService,
         notifier: Notifier,
         settings: WorkerSettings,
         *,
@@ -169,6 +171,7 @@ class Worker:
     ) -> None:
         self._deliveries = deliveries
         self._subscriptions = subscriptions
+        self._pushes = pushes
         self._notifier = notifier
         self._settings = settings
         self._random = random or SystemRandom()
@@ -180,19 +183,22 @@ class Worker:
         self._room.set()
         self._gates: WeakValueDictionary[str, _Gate] = WeakValueDictionary()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._bells: set[asyncio.Event] = set()  # rung where there may be something to do
         self._news: dict[tuple[Address, str], _News] = {}
         self._filters: dict[bytes, Filter] = {}
         self._breaker = Breaker(BreakerSettings(), time.monotonic)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set, and end what is under way."""
-        pumps: dict[str, asyncio.Task[None]] = {}
+        pumps: dict[Box, asyncio.Task[None]] = {}
         flusher = asyncio.create_task(self._flush_often(stop))
         while not stop.is_set():
-            for pool in await self._pools():
-                if pool not in pumps or pumps[pool].done():
-                    pumps[pool] = asyncio.create_task(self._pump(pool, stop))
+            for box in await self._boxes():
+                if box not in pumps or pumps[box].done():
+                    pumps[box] = asyncio.create_task(self._pump(box, stop))
             await _pause(stop, _FLUSH)
+        for bell in self._bells:
+            bell.set()
         await asyncio.gather(*pumps.values(), flusher)
         end = time.monotonic() + _END
         while (
@@ -207,45 +213,50 @@ class Worker:
         await self._notifier.close()
         self._threads.shutdown()
 
-    async def _pools(self) -> Sequence[str]:
+    async def _boxes(self) -> Sequence[Box]:
         try:
-            return await self._call(self._deliveries.pools)
+            return await self._call(self._deliveries.boxes)
         except StoreError as error:
             _log.warning("cannot find the pools", reason=str(error))
             return []
 
-    async def _pump(self, pool: str, stop: asyncio.Event) -> None:
-        """Take what is due in a pool, batch by batch."""
-        pause, limit = self._settings.poll, _FIRST
-        while not stop.is_set():
-            await self._room.wait()
-            batches, trouble = await self._call(partial(self._take, pool, limit))
-            if trouble is None:
-                pause = self._settings.poll
-            else:
-                _log.warning("cannot take deliveries", pool=pool, reason=str(trouble))
-                pause = min(2 * pause + 0.1, _LONGEST_PAUSE)
-            for batch in batches:
-                jobs = await self._jobs_of(batch)
-                if jobs is None:
-                    continue
-                taken = max(1, len(batch.tickets) + len(batch.pending))
-                limit = max(
-                    1, min(self._settings.batch, self._settings.backlog * taken // (2 * len(jobs) or 1))
-                )
-                self._count(len(jobs))
-                self._spawn(self._work(batch, jobs))
-            if not batches:
-                await _pause(stop, pause)
-
-    def _take(self, pool: str, limit: int) -> tuple[Sequence[Batch], HermodError | None]:
-        """Return what is due, as far as it can be had, and what kept the rest."""
-        batches: list[Batch] = []
+    async def _pump(self, box: Box, stop: asyncio.Event) -> None:
+        """Take what is in a box, batch by batch, and wait for more when it is empty."""
+        bell, line = asyncio.Event(), Line()
+        line.members.append(bell_of(asyncio.get_running_loop(), bell))
+        self._bells.add(bell)
+        pause, limit = 0.0, _FIRST
         try:
-            batches.extend(self._deliveries.take(pool, limit))
-        except HermodError as error:
-            return batches, error
-        return batches, None
+            while not stop.is_set():
+                await self._room.wait()
+                bell.clear()
+                try:
+                    batch = await self._call(partial(self._deliveries.take, box, limit))
+                    if batch is None:
+                        due = await self._call(partial(self._deliveries.follow, box, line))
+                    pause = 0.0
+                except HermodError as error:
+                    _log.warning("cannot take deliveries", pool=box.pool, reason=str(error))
+                    pause = min(2 * pause + 0.1, self._settings.longest_pause)
+                    await _pause(stop, pause)
+                    continue
+                if batch is None:
+                    await _pause(bell, min(due, self._settings.longest_pause))
+                else:
+                    limit = await self._begin(batch) or limit
+        finally:
+            self._bells.discard(bell)
+            line.close()
+
+    async def _begin(self, batch: Batch) -> int | None:
+        """Begin to deliver a batch; return how many there should be in the next one, if that is known."""
+        jobs = await self._jobs_of(batch)
+        if jobs is None:
+            return None
+        taken = max(1, len(batch.tickets) + len(batch.pending))
+        self._count(len(jobs))
+        self._spawn(self._work(batch, jobs))
+        return max(1, min(self._settings.batch, self._settings.backlog * taken // (2 * len(jobs) or 1)))
 
     async def _jobs_of(self, batch: Batch) -> list[_Job] | None:
         """Return the deliveries of a batch; None where they cannot be had now: the lease ends, and somebody tries again."""
@@ -329,7 +340,11 @@ class Worker:
             audiences[address] = await self._call(partial(self._subscriptions.audience, address))
         jobs: list[_Job] = []
         for ticket in batch.tickets:
-            jobs += self._expand(ticket, audiences[ticket.address])
+            audience = audiences[ticket.address]
+            if any(subscription.push is not None for subscription in audience.by_id.values()):
+                # In the order of the tickets, and before anything else: those who are connected wait.
+                await self._call(partial(self._pushes.append, ticket))
+            jobs += self._expand(ticket, audience)
         for pending in batch.pending:
             audience = audiences[pending.address]
             found = audience.by_id.get(pending.subscription_id)
@@ -338,9 +353,9 @@ class Worker:
         return jobs
 
     def _wants(self, subscription: Subscription) -> bool:
-        """Whether a subscriber is told of messages now."""
+        """Whether a subscriber is told of messages now, and not through its connection."""
         unasked = self._settings.require_confirmation and not subscription.confirmed
-        return subscription.disabled is None and not unasked
+        return subscription.push is None and subscription.disabled is None and not unasked
 
     def _expand(self, ticket: Ticket, audience: Audience) -> Iterator[_Job]:
         parsed: dict[str, Json] = {}
@@ -502,17 +517,9 @@ def _delivery(job: _Job) -> Delivery:
     )
 
 
-def notification(notice: Notice, queue: str) -> bytes:
-    """Return what the protocol posts to a subscriber, as JSON text."""
-    document: dict[str, object] = {"ttl": notice.ttl, "body": msgspec.Raw(notice.body)}
-    if notice.delay is not None:
-        document["delay"] = notice.delay
-    return msgspec.json.encode({**document, "Message_Type": "Notification", "queue_name": queue})
-
-
-async def _pause(stop: asyncio.Event, seconds: float) -> None:
-    """Wait for a while, or until `stop` is set."""
+async def _pause(bell: asyncio.Event, seconds: float) -> None:
+    """Wait for a while, or until an event is set."""
     try:
-        await asyncio.wait_for(stop.wait(), seconds)
+        await asyncio.wait_for(bell.wait(), seconds)
     except TimeoutError:
         return

@@ -342,6 +342,15 @@ class Outline:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Push:
+    """Which connection a subscription is served through, and from where on."""
+
+    connection: str  # its id, never used again
+    after: int  # place in the queue's log of pushed messages behind which its messages begin
+    resumable: bool = False  # whether it outlives the connection, so that another one can go on with it
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Subscription:
     """The wish of somebody outside to be told of every message of a queue."""
 
@@ -353,6 +362,7 @@ class Subscription:
     options: JsonObject = field(default_factory=dict)  # of the delivery
     confirmed: bool = False  # whether the subscriber said that it wants this
     disabled: str | None = None  # why nothing is delivered any more; None while it is
+    push: Push | None = None  # None where the URI says how to tell the subscriber
     revision: int = 0  # grows with each change
 
     @property

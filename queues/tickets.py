@@ -52,6 +52,7 @@ class _Pending(msgspec.Struct):
 
 
 _head = msgspec.json.Decoder(_Head)
+_notice = msgspec.json.Decoder(_Notice)
 _notices = msgspec.json.Decoder(list[_Notice])
 _pending_head = msgspec.json.Decoder(_PendingHead)
 _pending = msgspec.json.Decoder(_Pending)
@@ -114,6 +115,28 @@ def read_pending(message: Message, unseal: Seal) -> PendingDelivery:
         sealed=message.sealed,
         id=message.id,
     )
+
+
+def push_message(ticket: Ticket, notice: Notice, ttl: int, seal: Seal) -> NewMessage:
+    """Write a notice down for those who are connected."""
+    content = _Notice(msgspec.Raw(notice.body), notice.ttl, notice.delay)
+    head = _Head(ticket.address.project, ticket.address.queue)
+    return _message(head, content, ttl, 0, seal if ticket.sealed else None)
+
+
+def read_push(message: Message, unseal: Seal) -> Notice:
+    """Read a notice; raises Unsealable."""
+    line, _, rest = message.body.partition(b"\n")
+    content = _notice.decode(unseal(_head.decode(line).project, rest) if message.sealed else rest)
+    return Notice(id=message.id, body=bytes(content.body), ttl=content.ttl, delay=content.delay)
+
+
+def notification(notice: Notice, queue: str) -> bytes:
+    """Return what the protocol tells a subscriber, as JSON text."""
+    document: dict[str, object] = {"ttl": notice.ttl, "body": msgspec.Raw(notice.body)}
+    if notice.delay is not None:
+        document["delay"] = notice.delay
+    return msgspec.json.encode({**document, "Message_Type": "Notification", "queue_name": queue})
 
 
 def _message(head: _Head, content: object, ttl: int, delay: int, seal: Seal | None) -> NewMessage:

@@ -15,6 +15,7 @@ from queues.service.health import HealthService
 from queues.service.messages import MessageService
 from queues.service.moving import MovingService
 from queues.service.pools import PoolService
+from queues.service.pushes import PushService
 from queues.service.queues import QueueService
 from queues.service.subscriptions import SubscriptionService
 from queues.service.tokens import TokenService
@@ -47,6 +48,7 @@ class Service:
     subscriptions: SubscriptionService
     confirmations: ConfirmationService
     deliveries: DeliveryService
+    pushes: PushService
     webhook_keys: Callable[[], WebhookKeys]
     queues: QueueService
     topics: QueueService

@@ -19,6 +19,7 @@ from queues.service.health import HealthService
 from queues.service.messages import MessageService
 from queues.service.moving import MovingService
 from queues.service.pools import PoolService
+from queues.service.pushes import PushService
 from queues.service.queues import QueueService
 from queues.service.subscriptions import SubscriptionService
 from queues.service.tokens import TokenService
@@ -120,6 +121,7 @@ def assemble(
         subscriptions=subscriptions,
         confirmations=confirmations,
         deliveries=deliveries,
+        pushes=PushService(pools, keys, retention=settings.websocket.retention),
         webhook_keys=partial(_webhook_signer, notifier),
         queues=queues,
         topics=declared(TOPIC)[1],
@@ -172,6 +174,7 @@ def notifier_worker(service: Service) -> Worker:
     return Worker(
         service.deliveries,
         service.subscriptions,
+        service.pushes,
         build(parts),
         WorkerSettings(
             in_flight=notifier.concurrency,

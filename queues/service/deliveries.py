@@ -17,7 +17,7 @@ from typing import TypeVar
 
 import msgspec
 
-from queues.errors import Invalid, StoreError, Unsealable
+from queues.errors import Invalid, Unsealable
 from queues.limits import Limits, page_limit
 from queues.models import (
     Address,
@@ -35,6 +35,7 @@ from queues.ports import MessageStore, RecordStore
 from queues.sealing import KeyRing
 from queues.service.catalogue import subscriptions_scope
 from queues.service.pools import PoolService
+from queues.service.waiting import Line
 from queues.tickets import pending_message, read_pending, read_ticket
 
 T = TypeVar("T")
@@ -49,6 +50,14 @@ _HISTORY = 20  # attempts that are kept of each subscription
 _ATTEMPTS = 20  # to change a record that others keep changing
 _PAGE = 100  # dead letters looked at at once
 _WINDOW = 86_400  # seconds during which the same thing, done again, is recognised
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """Where tickets, or deliveries that are due later, wait."""
+
+    pool: str  # "" is the default store
+    address: Address
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,33 +98,39 @@ class DeliveryService:
         self._dead_letter_ttl = dead_letter_ttl
         self.lease = lease
 
-    def pools(self) -> Sequence[str]:
-        """Return where tickets may be."""
-        return self._pools.names()
+    def boxes(self) -> Sequence[Box]:
+        """Return where tickets and deliveries may be.
 
-    def take(self, pool: str, limit: int) -> Iterator[Batch]:
-        """Lease tickets and deliveries of a pool that are due, about `limit` from each place.
-
-        Raises StoreError in the end if some place could not be asked.
+        Raises StoreError.
         """
-        store, lease = self._pools.driver(pool).messages, Lease(ttl=self.lease, grace=self.lease, limit=limit)
-        trouble: StoreError | None = None
-        for address in (*store.outboxes(), PENDING):
-            try:
-                claim = store.claim(address, lease, now=store.clock()).claim
-            except StoreError as error:
-                trouble = error
-                continue
-            if claim is None:
-                continue
-            if address == PENDING:
-                pending = list(self._read(read_pending, claim.messages))
-                yield Batch(pool=pool, address=address, claim_id=claim.id, pending=pending)
-            else:
-                tickets = list(self._read(read_ticket, claim.messages))
-                yield Batch(pool=pool, address=address, claim_id=claim.id, tickets=tickets)
-        if trouble is not None:
-            raise trouble
+        return [
+            Box(pool, address)
+            for pool in self._pools.names()
+            for address in (*self._pools.driver(pool).messages.outboxes(), PENDING)
+        ]
+
+    def take(self, box: Box, limit: int) -> Batch | None:
+        """Lease about `limit` tickets or deliveries that are due; None where there is none.
+
+        Raises StoreError.
+        """
+        store, lease = self._store(box), Lease(ttl=self.lease, grace=self.lease, limit=limit)
+        claim = store.claim(box.address, lease, now=store.clock()).claim
+        if claim is None:
+            return None
+        if box.address == PENDING:
+            pending = list(self._read(read_pending, claim.messages))
+            return Batch(pool=box.pool, address=box.address, claim_id=claim.id, pending=pending)
+        tickets = list(self._read(read_ticket, claim.messages))
+        return Batch(pool=box.pool, address=box.address, claim_id=claim.id, tickets=tickets)
+
+    def follow(self, box: Box, line: Line) -> float:
+        """Have a line watch a box; return the seconds until something falls due in it.
+
+        Raises StoreError.
+        """
+        store = self._store(box)
+        return line.follow(box.address, store, now=store.clock())
 
     def keep(self, pool: str, pending: Sequence[tuple[PendingDelivery, int]]) -> Sequence[str]:
         """Keep deliveries in a pool, each to be due after some seconds; return their ids there.
@@ -255,6 +270,9 @@ class DeliveryService:
         """Forget what is known of a subscription that is gone."""
         self._records.remove(_COUNTS, subscriptions_scope(address), subscription_id)
         self._default.drop(_dead(address, subscription_id))
+
+    def _store(self, box: Box) -> MessageStore:
+        return self._pools.driver(box.pool).messages
 
     @property
     def _default(self) -> MessageStore:

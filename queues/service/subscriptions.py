@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from urllib.parse import urlsplit
 
 from queues.errors import ConcurrentChange, Invalid, SubscriberTaken, SubscriptionNotFound
 from queues.filters import parse as parse_filter
 from queues.limits import MIN_TTL, Limits, page_limit
-from queues.models import Address, Json, JsonObject, Record, Subscription
+from queues.models import Address, Json, JsonObject, Push, Record, Subscription
 from queues.ports import RecordStore
 from queues.retries import parse as parse_retry_policy
 from queues.service.catalogue import SUBSCRIPTION, Catalogue, subscriptions_scope
@@ -98,10 +98,11 @@ class SubscriptionService:
             _check_options(options)
         return Terms(subscriber=document.get("subscriber"), ttl=ttl, options=options)
 
-    def create(self, address: Address, terms: Terms) -> Made:
+    def create(self, address: Address, terms: Terms, *, push: Push | None = None) -> Made:
         """Subscribe somebody to a queue, which is declared if it is new.
 
-        A subscriber that has a subscription which waits for its confirmation gets that one.
+        A subscriber that has a subscription which waits for its confirmation gets that one. Who is
+        connected has confirmed by that.
 
         Raises Invalid; SubscriberTaken if it has one that is confirmed.
         """
@@ -114,6 +115,8 @@ class SubscriptionService:
             ttl=self._limits.default_subscription_ttl if terms.ttl is None else terms.ttl,
             renewed=self._clock(),
             options=terms.options or {},
+            confirmed=push is not None,
+            push=push,
         )
         self._queues.ensure(address)
         # First the subscription, then the sign of who has it: a sign without one counts for nothing.
@@ -185,6 +188,8 @@ class SubscriptionService:
             return new
 
         before = self.get(address, subscription_id)
+        if before.push is not None and terms.subscriber is not None:
+            raise Invalid("The subscriber of this subscription is a connection, and stays one.")
         after = self._change(address, subscription_id, change)
         if after.subscriber != before.subscriber:
             self._give_up(before)
@@ -196,6 +201,32 @@ class SubscriptionService:
         Raises SubscriptionNotFound.
         """
         return self._change(address, subscription_id, lambda old: replace(old, confirmed=confirmed))
+
+    def attach(self, address: Address, subscription_id: str, connection: str) -> Subscription:
+        """Let a subscription be served through another connection, and begin its life anew; return it.
+
+        Raises SubscriptionNotFound, also where it cannot outlive its connection.
+        """
+
+        def change(old: Subscription) -> Subscription:
+            if old.push is None or not old.push.resumable:
+                raise SubscriptionNotFound
+            return replace(old, push=replace(old.push, connection=connection), renewed=self._clock())
+
+        return self._change(address, subscription_id, change)
+
+    def renew(self, address: Address, subscription_id: str, connection: str) -> Subscription | None:
+        """Begin the life of a connection's subscription anew; None where the connection has it no longer."""
+
+        def change(old: Subscription) -> Subscription:
+            if old.push is None or old.push.connection != connection:
+                raise SubscriptionNotFound
+            return replace(old, renewed=self._clock())
+
+        try:
+            return self._change(address, subscription_id, change)
+        except SubscriptionNotFound:
+            return None
 
     def disable(self, address: Address, subscription_id: str, reason: str) -> None:
         """Deliver nothing any more, until the subscription is changed; one that is gone stays so."""
@@ -357,6 +388,7 @@ def _record(subscription: Subscription) -> Record:
             "options": subscription.options,
             "confirmed": subscription.confirmed,
             "disabled": subscription.disabled,
+            **({} if subscription.push is None else {"push": asdict(subscription.push)}),
         },
         revision=subscription.revision,
     )
@@ -373,5 +405,6 @@ def _subscription(address: Address, record: Record) -> Subscription:
         options=data["options"],
         confirmed=data["confirmed"],
         disabled=data["disabled"],
+        push=Push(**data["push"]) if "push" in data else None,
         revision=record.revision,
     )

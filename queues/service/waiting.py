@@ -8,18 +8,20 @@ message does not send a hundred of them to the store.
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
+from asyncio import AbstractEventLoop
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from threading import Event, Lock, Semaphore
 from typing import Generic, TypeAlias, TypeVar, Union
 
 from queues.limits import MAX_WAIT, check_range
 from queues.models import Address
 from queues.ports import MessageStore
-from queues.service.catalogue import Catalogue, Place
+from queues.service.catalogue import Catalogue
 
 T = TypeVar("T")
 
@@ -29,6 +31,16 @@ Wake: TypeAlias = Callable[[], None]
 Awaited: TypeAlias = Union[T, "Vigil[T]"]
 
 _SHORTEST = 0.02  # seconds between two tries that nobody called for
+
+
+def bell_of(loop: AbstractEventLoop, bell: asyncio.Event) -> Wake:
+    """Return what rings a bell of an event loop from any thread; one that is gone hears nothing."""
+
+    def ring() -> None:
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(bell.set)
+
+    return ring
 
 
 class Line:
@@ -51,12 +63,14 @@ class Line:
             return
         first()
 
-    def follow(self, address: Address, store: MessageStore) -> None:
-        """Watch the queue where it lives now."""
+    def follow(self, address: Address, store: MessageStore, *, now: int) -> float:
+        """Watch the queue where it lives now; return the seconds until something falls due in it."""
         if store is not self.store:
             end = store.watch(address, self.ring)
             self.close()
             self.store, self._end = store, end
+        due = store.outlook(address, now=now).due
+        return math.inf if due is None else max(_SHORTEST, (due - now) / 1000)
 
     def close(self) -> None:
         """End the watch."""
@@ -161,13 +175,7 @@ class WaitingRoom:
 
     def follow(self, line: Line, address: Address) -> float:
         """Have a line watch its queue; return the seconds until something falls due in it."""
-
-        def step(place: Place) -> float:
-            line.follow(address, place.store)
-            due = place.store.outlook(address, now=place.now).due
-            return math.inf if due is None else max(_SHORTEST, (due - place.now) / 1000)
-
-        return self._catalogue.at(address, step)
+        return self._catalogue.at(address, lambda place: line.follow(address, place.store, now=place.now))
 
 
 class Vigil(Generic[T]):

@@ -25,6 +25,7 @@ from queues.service.deliveries import LEASE, PENDING
 from queues.service.messages import Draft
 from queues.service.subscriptions import Terms
 from storage.registry import connect
+from tests.boxes import take
 from tests.storage.probe import Clock
 from transport.service import Service
 from transport.settings import Settings
@@ -129,9 +130,14 @@ class Bench:
         return [json.loads(pending.notice.body) for pending, _ in page]
 
     def worker(self) -> Worker:
-        settings = WorkerSettings(**{"patience": 0.2, "poll": 0.005, **self.settings})
+        settings = WorkerSettings(**{"patience": 0.2, "longest_pause": 0.005, **self.settings})
         return Worker(
-            self.service.deliveries, self.service.subscriptions, self.fake, settings, random=Exact()
+            self.service.deliveries,
+            self.service.subscriptions,
+            self.service.pushes,
+            self.fake,
+            settings,
+            random=Exact(),
         )
 
     @asynccontextmanager
@@ -937,4 +943,4 @@ def test_a_failing_endpoint_is_left_alone_and_nothing_is_lost(bench: Bench) -> N
 def leased(bench: Bench) -> list[Any]:
     """Take what waits, whenever it is due."""
     bench.clock.advance(3600)
-    return [pending for batch in bench.service.deliveries.take("", 100) for pending in batch.pending]
+    return [pending for batch in take(bench.service.deliveries) for pending in batch.pending]

@@ -12,6 +12,7 @@ from queues.service.deliveries import PENDING
 from queues.service.subscriptions import Terms
 from queues.tickets import read_pending
 from storage.registry import connect
+from tests.boxes import take
 from tests.storage.probe import Clock
 from transport.service import Service
 from transport.settings import Settings
@@ -35,7 +36,7 @@ def asked(opened: Service, subscriber: str, options: dict[str, Any] | None = Non
     """Subscribe somebody, ask for confirmation, and return what is to be delivered."""
     terms = Terms(subscriber=subscriber, options=options)
     opened.confirmations.ask(opened.subscriptions.create(QUEUE, terms).subscription, confirmed=True)
-    (batch,) = opened.deliveries.take("", 10)
+    (batch,) = take(opened.deliveries, 10)
     return list(batch.pending)
 
 
@@ -79,7 +80,7 @@ def test_nobody_is_asked_by_mail_without_a_page():
     with closing(service(Clock())) as opened:
         terms = Terms(subscriber="mailto:somebody@example.org")
         opened.confirmations.ask(opened.subscriptions.create(QUEUE, terms).subscription, confirmed=True)
-        assert list(opened.deliveries.take("", 10)) == []
+        assert take(opened.deliveries, 10) == []
 
 
 def test_e10_nobody_is_asked_twice_within_a_minute():

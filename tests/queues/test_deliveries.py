@@ -19,6 +19,7 @@ from queues.service.messages import Draft
 from queues.service.subscriptions import Terms
 from storage.registry import connect
 from tests import servers
+from tests.boxes import take
 from tests.queues.nodes import KINDS
 from tests.storage.probe import START, Clock
 from transport.service import Service
@@ -76,10 +77,6 @@ def post(service: Service, *bodies: bytes, queue: str = "jobs", **members: Any) 
         service.subscriptions.create(address, Terms(subscriber="http://h/"))
     drafts = [Draft(body=body, **members) for body in bodies]
     service.messages.post(Caller(project="blue", client_id="c"), address, drafts)
-
-
-def take(deliveries: DeliveryService, limit: int = 100) -> list[Batch]:
-    return list(deliveries.take("", limit))
 
 
 def notices(batches: list[Batch]) -> list[bytes]:
@@ -202,7 +199,7 @@ def test_a_place_that_cannot_be_asked_keeps_nothing_back_elsewhere(service, driv
     found: list[Batch] = []
 
     with pytest.raises(StoreUnavailable):
-        found.extend(service.deliveries.take("", 100))
+        found.extend(take(service.deliveries))
     assert places[broken] not in {batch.address for batch in found}
     store._places = []
     rest = take(service.deliveries)

@@ -9,12 +9,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from notifiers.worker import notification
 from queues.errors import PoolInUse
 from queues.models import Address, Caller
 from queues.service.messages import Draft
 from queues.service.subscriptions import Terms
+from queues.tickets import notification
 from storage.registry import connect
+from tests.boxes import take
 from tests.storage.probe import Clock
 from transport.service import Service
 from transport.settings import Settings
@@ -72,7 +73,7 @@ def post(service: Service, *bodies: bytes) -> None:
 def test_e7_what_subscribers_get_changes_nothing_of_what_is_stored(service):
     service.subscriptions.create(QUEUE, Terms(subscriber="http://one.example.org/"))
     post(service, BODY, BODY)
-    (batch,) = service.deliveries.take("", 10)
+    (batch,) = take(service.deliveries, 10)
     (ticket,) = batch.tickets
 
     sent = [msgspec.json.decode(notification(notice, "jobs")) for notice in ticket.notices for _ in range(2)]
@@ -127,7 +128,7 @@ def test_a_pool_is_not_removed_while_subscribers_have_to_be_told(tmp_path):
         with pytest.raises(PoolInUse):
             service.pools.remove("old", in_use=in_use)
 
-        (batch,) = service.deliveries.take("old", 10)
+        (batch,) = take(service.deliveries, 10, pool="old")
         service.deliveries.settle(batch, [ticket.id for ticket in batch.tickets])
         service.pools.remove("old", in_use=in_use)
         assert [pool.name for pool in service.pools.all()] == ["new"]

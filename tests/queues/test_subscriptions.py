@@ -16,6 +16,7 @@ from queues.ports import Driver
 from queues.service.messages import Draft
 from queues.service.subscriptions import Made, Terms
 from storage.registry import connect
+from tests.boxes import take
 from tests.queues.nodes import KINDS, Steps
 from tests.storage.probe import Clock
 from transport.service import Service
@@ -61,7 +62,7 @@ class Node:
     def told(self) -> list[bytes]:
         """Take the tickets that wait, and return the bodies that are in them."""
         found = []
-        for batch in self.service.deliveries.take("", 100):
+        for batch in take(self.service.deliveries):
             found += [notice.body for ticket in batch.tickets for notice in ticket.notices]
             self.service.deliveries.settle(batch, [ticket.id for ticket in batch.tickets])
         return found

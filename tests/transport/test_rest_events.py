@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.boxes import take
 from tests.transport.conftest import (
     ONE_STORE,
     PROJECT,
@@ -149,8 +150,7 @@ def test_subscribers_hear_of_events(api):
     post(api, event("2"))
     told = [
         json.loads(notice.body)["id"]
-        for pool in api.service.deliveries.pools()
-        for batch in api.service.deliveries.take(pool, 10)
+        for batch in take(api.service.deliveries, 10)
         for ticket in batch.tickets
         for notice in ticket.notices
     ]

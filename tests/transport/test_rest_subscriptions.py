@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from queues.models import Address, DeliveryCounts, Notice, PendingDelivery
+from tests.boxes import take
 from tests.transport.conftest import (
     ANOTHER_CLIENT,
     ONE_STORE,
@@ -871,7 +872,7 @@ def failed(api: Client, id_: str, query: str = "") -> list[Any]:
 def pending(api: Client) -> list[PendingDelivery]:
     """Take what waits to be delivered."""
     service = api.service.deliveries
-    batches = list(service.take("", 100))
+    batches = take(service)
     for batch in batches:
         service.settle(batch, [each.id for each in batch.pending])
     return [each for batch in batches for each in batch.pending]
@@ -1192,8 +1193,7 @@ def test_subscribers_of_a_queue_in_a_pool_get_its_tickets(api):
         api.post_bodies(queue, queue=queue)
     found = [
         (ticket.address.queue, batch.pool)
-        for pool in api.service.deliveries.pools()
-        for batch in api.service.deliveries.take(pool, 10)
+        for batch in take(api.service.deliveries, 10)
         for ticket in batch.tickets
     ]
 

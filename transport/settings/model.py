@@ -38,6 +38,12 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
+def host_and_port(bind: str) -> tuple[str, int]:
+    """Return host (an IPv6 address without brackets) and port."""
+    host, _, port = bind.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
 class ApiSettings(Section):
     """The REST service."""
 
@@ -77,8 +83,72 @@ class ApiSettings(Section):
 
     def address(self) -> tuple[str, int]:
         """Return host (an IPv6 address without brackets) and port."""
-        host, _, port = self.bind.rpartition(":")
-        return host.strip("[]"), int(port)
+        return host_and_port(self.bind)
+
+
+class WebsocketSettings(Section):
+    """The websocket service."""
+
+    bind: Bind = Field(
+        default="127.0.0.1:9000",
+        description="Address to listen on: HOST:PORT or [IPv6]:PORT.",
+    )
+    workers: int = Field(
+        default=1,
+        ge=1,
+        le=512,
+        description="Worker processes. With the memory: store the service runs inside the one process of the api.",
+    )
+    threads: int = Field(
+        default=16, ge=1, le=512, description="Threads per worker process that wait for the store."
+    )
+    connections: int = Field(
+        default=10_000, ge=1, le=1_000_000, description="Connections per worker process; more are refused."
+    )
+    subscriptions: int = Field(
+        default=100, ge=1, le=100_000, description="Subscriptions that one connection may have."
+    )
+    send_queue: int = Field(
+        default=1000,
+        ge=1,
+        le=1_000_000,
+        description="Frames that may wait for a client to read them; beyond that it is disconnected (1008).",
+    )
+    idle_timeout: Seconds = Field(
+        default=3600,
+        description="Seconds after which a connection without subscriptions that sends nothing is closed (1001).",
+    )
+    ping_interval: Interval = Field(
+        default=20.0,
+        description="Seconds of silence after which a client is pinged; twice as much and it is given up.",
+    )
+    heartbeat: Interval = Field(
+        default=15.0,
+        description="Seconds between two heartbeats of a subscription that has sequence numbers.",
+    )
+    retention: Seconds = Field(
+        default=600,
+        description="Seconds for which pushed messages are kept, for subscribers that come back.",
+    )
+    allowed_origins: tuple[Origin, ...] = Field(
+        default=(),
+        description="Origins whose pages may connect, such as https://console.example.org, or * for all. A page of"
+        " another origin is refused (403); what is no browser names no origin, and may connect.",
+    )
+    graceful_timeout: Seconds = Field(
+        default=10,
+        description="Seconds that clients have to close when the service is told to stop; they are told to reconnect"
+        " (1012).",
+    )
+    notification_host: str = Field(
+        default="",
+        description="Host that stands in the subscriber of a connection's subscription; empty for the name of this"
+        " machine. Nothing connects to it.",
+    )
+
+    def address(self) -> tuple[str, int]:
+        """Return host (an IPv6 address without brackets) and port."""
+        return host_and_port(self.bind)
 
 
 class WireSettings(Section):
@@ -351,6 +421,7 @@ class Settings(Section):
         " Only safe where something in front of the service checks who is calling.",
     )
     api: ApiSettings = ApiSettings()
+    websocket: WebsocketSettings = WebsocketSettings()
     limits: Annotated[Limits, AfterValidator(checks.limits)] = Limits()
     wire: WireSettings = WireSettings()
     signed_url: SignedUrlSettings = SignedUrlSettings()
