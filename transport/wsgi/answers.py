@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -13,14 +11,14 @@ import msgspec
 
 from queues.checksum import checksum
 from queues.errors import MessageNotFound
-from queues.models import Json, JsonObject, Landmark, Message, PendingDelivery, Pool, Posted, Subscription
-from queues.redaction import hide_password
+from queues.models import Json, JsonObject, Landmark, Message, PendingDelivery, Pool, Posted
 from queues.service.claims import SeenClaim
 from queues.service.flavors import Flavor
 from queues.service.health import StoreHealth
 from queues.service.messages import Page
 from queues.service.moving import Drain
 from queues.signing import SignedUrl
+from transport import views
 from transport.operations.queues import QueuePage, SeenStats
 from transport.operations.subscriptions import SubscriptionPage, SubscriptionStatus
 from transport.problems import Problem, problem_of
@@ -106,16 +104,7 @@ def stats(request: RestRequest, response: falcon.Response, seen: SeenStats) -> N
 
 def shared(_request: RestRequest, response: falcon.Response, signed: SignedUrl) -> None:
     """Answer a pre-signed URL."""
-    document(
-        response,
-        {
-            "project": signed.project,
-            "paths": signed.paths,
-            "methods": signed.methods,
-            "expires": signed.expires,
-            "signature": signed.signature,
-        },
-    )
+    document(response, views.signed_url(signed))
 
 
 def posted(request: RestRequest, response: falcon.Response, value: Posted) -> None:
@@ -201,13 +190,8 @@ def claim(request: RestRequest, response: falcon.Response, seen: SeenClaim) -> N
 
 
 def health(request: RestRequest, response: falcon.Response, report: dict[str, StoreHealth]) -> None:
-    """Answer how the stores are: by pool, where there are pools."""
-    documents = {name: _health(store) for name, store in report.items()}
-    if "" in documents and not request.service.pools.enabled:
-        document(response, documents[""])
-    else:
-        named = {name or "(default)": value for name, value in documents.items()}
-        document(response, {"catalog_reachable": True, **named})
+    """Answer how the stores are."""
+    document(response, views.health(report, pooling=request.service.pools.enabled))
 
 
 def subscription_page(request: RestRequest, response: falcon.Response, page: SubscriptionPage) -> None:
@@ -215,13 +199,13 @@ def subscription_page(request: RestRequest, response: falcon.Response, page: Sub
     path = f"{request.queue_path}/subscriptions"
     marker = page.subscriptions[-1].id if page.subscriptions else None
     kept = {"limit": limit} if (limit := request.text("limit")) else {}
-    shown = [_subscription(each, page.now) for each in page.subscriptions]
+    shown = [views.subscription(each, page.now) for each in page.subscriptions]
     document(response, {"subscriptions": shown, "links": _next_page(path, kept, marker)})
 
 
 def subscription(_request: RestRequest, response: falcon.Response, page: SubscriptionPage) -> None:
     """Answer a subscription."""
-    document(response, _subscription(page.subscriptions[0], page.now))
+    document(response, views.subscription(page.subscriptions[0], page.now))
 
 
 def subscribed(request: RestRequest, response: falcon.Response, subscription_id: str) -> None:
@@ -238,27 +222,7 @@ def changed(request: RestRequest, response: falcon.Response, _value: object) -> 
 
 def subscription_status(_request: RestRequest, response: falcon.Response, status: SubscriptionStatus) -> None:
     """Answer how it goes with a subscription."""
-    counts, state = status.counts, "active"
-    if status.subscription.disabled is not None:
-        state = "disabled"
-    elif status.waits_for_confirmation:
-        state = "unconfirmed"
-    document(
-        response,
-        {
-            "id": status.subscription.id,
-            "state": state,
-            "reason": status.subscription.disabled,
-            "delivered": counts.delivered,
-            "failed_attempts": counts.failed,
-            "dead_lettered": counts.dead,
-            "filtered": counts.filtered,
-            "last_error": counts.last_error,
-            "attempts": [{**asdict(attempt), "at": _moment(attempt.at)} for attempt in counts.attempts],
-            "signing_secrets": status.secrets,
-            "public_keys": status.public_keys,
-        },
-    )
+    document(response, views.subscription_status(status))
 
 
 def failed_deliveries(
@@ -267,17 +231,7 @@ def failed_deliveries(
     """Answer what was given up."""
     path = request.http.path
     kept = {"limit": limit} if (limit := request.text("limit")) else {}
-    deliveries = [
-        {
-            "id": pending.id,
-            "webhook_id": pending.notice.id,
-            "failed_at": _moment(given_up),
-            "posted_at": _moment(pending.posted),
-            "attempts": pending.attempt,
-            "body": msgspec.Raw(pending.notice.body),
-        }
-        for pending, given_up in page
-    ]
+    deliveries = [views.failed_delivery(pending, given_up) for pending, given_up in page]
     marker = page[-1][0].id if page else None
     document(response, {"deliveries": deliveries, "links": _next_page(path, kept, marker)})
 
@@ -291,13 +245,15 @@ def pool_page(request: RestRequest, response: falcon.Response, pools: Sequence[P
     """Answer a page of pools."""
     detailed = request.boolean("detailed")
     links = _next_page("/v2/pools", _paging(request), pools[-1].name if pools else None)
-    document(response, {"links": links, "pools": [_pool(pool, detailed=detailed) for pool in pools]})
+    document(response, {"links": links, "pools": [views.pool(pool, detailed=detailed) for pool in pools]})
     response.set_header("Content-Location", request.http.relative_uri)
 
 
 def pool(request: RestRequest, response: falcon.Response, found: Pool) -> None:
     """Answer a pool."""
-    document(response, _pool(found, detailed=request.http.method == "GET" and request.boolean("detailed")))
+    document(
+        response, views.pool(found, detailed=request.http.method == "GET" and request.boolean("detailed"))
+    )
 
 
 def created(request: RestRequest, response: falcon.Response, _value: object) -> None:
@@ -308,18 +264,7 @@ def created(request: RestRequest, response: falcon.Response, _value: object) -> 
 
 def drain(_request: RestRequest, response: falcon.Response, found: Drain) -> None:
     """Answer how far the drain of a pool has come."""
-    document(
-        response,
-        {
-            "pool": found.pool,
-            "active": found.active,
-            "queues_left": found.left,
-            "queues_moved": found.queues,
-            "messages_moved": found.messages,
-            "messages_per_second": round(found.rate, 1),
-            "problem": found.problem,
-        },
-    )
+    document(response, views.drain(found))
 
 
 def drain_begun(request: RestRequest, response: falcon.Response, found: Drain) -> None:
@@ -331,29 +276,12 @@ def drain_begun(request: RestRequest, response: falcon.Response, found: Drain) -
 def flavor_page(request: RestRequest, response: falcon.Response, flavors: Sequence[Flavor]) -> None:
     """Answer a page of flavors."""
     links = _next_page("/v2/flavors", _paging(request), flavors[-1].name if flavors else None)
-    document(response, {"links": links, "flavors": [_flavor(found) for found in flavors]})
+    document(response, {"links": links, "flavors": [views.flavor(found) for found in flavors]})
 
 
 def flavor(_request: RestRequest, response: falcon.Response, found: Flavor) -> None:
     """Answer a flavor."""
-    document(response, _flavor(found))
-
-
-def _subscription(found: Subscription, now: int) -> JsonObject:
-    """Return the seven members that clients take as keyword arguments: no others."""
-    return {
-        "id": found.id,
-        "source": found.address.queue,
-        "subscriber": found.subscriber,
-        "ttl": found.ttl,
-        "age": found.age(now),
-        "options": found.options,
-        "confirmed": found.confirmed,
-    }
-
-
-def _moment(moment: int) -> str:
-    return datetime.fromtimestamp(moment / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    document(response, views.flavor(found))
 
 
 def _paging(request: RestRequest) -> dict[str, Any]:
@@ -363,43 +291,6 @@ def _paging(request: RestRequest) -> dict[str, Any]:
     if request.text("detailed"):
         kept["detailed"] = str(request.boolean("detailed")).lower()
     return kept
-
-
-def _pool(pool: Pool, *, detailed: bool) -> JsonObject:
-    shown: JsonObject = {
-        "href": f"/v2/pools/{pool.name}",
-        "name": pool.name,
-        "uri": hide_password(pool.uri),
-        "weight": pool.weight,
-        "flavor": pool.flavor,
-    }
-    if detailed:
-        shown["options"] = pool.options
-    return shown
-
-
-def _flavor(flavor: Flavor) -> JsonObject:
-    shown: JsonObject = {"name": flavor.name, "href": f"/v2/flavors/{flavor.name}"}
-    if flavor.pools:
-        shown["pool_list"] = flavor.pools
-    if flavor.capabilities is not None:
-        shown["capabilities"] = flavor.capabilities
-    return shown
-
-
-def _health(store: StoreHealth) -> JsonObject:
-    return {
-        "storage_reachable": store.reachable,
-        "operation_status": {
-            name: {"succeeded": trial.succeeded, "seconds": trial.seconds, "ref": trial.ref}
-            for name, trial in store.trials.items()
-        },
-        "message_volume": {
-            "free": store.volume.free,
-            "claimed": store.volume.claimed,
-            "total": store.volume.total,
-        },
-    }
 
 
 def _messages(request: RestRequest, messages: Iterable[Message], now: int) -> list[dict[str, Any]]:
@@ -429,7 +320,7 @@ def _landmark(path: str, landmark: Landmark, now: int) -> JsonObject:
     return {
         "href": f"{path}/messages/{landmark.id}",
         "age": landmark.age(now),
-        "created": _moment(landmark.created),
+        "created": views.moment(landmark.created),
     }
 
 
