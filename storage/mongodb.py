@@ -6,7 +6,7 @@ falls due, as in the SQLite driver; `storage.mongodb_queue` tells how it is chan
 Collections, in the database that the URI names (default `hermod`):
 
     queue    _id {p: project, q: queue}; gen, pile, last, free, claimed, due (ms), only (client, if there is one),
-             move, shut (see `storage.mongodb_queue`), rev
+             move, shut, sub (see `storage.mongodb_queue`), rev, news (see `storage.mongodb_listener`)
     message  _id PILE + place, 16 hexadecimal digits each; pile, seq, st (0 ready, 1 delayed, 2 claimed),
              cr, ex, vi (ms), cl (client), se (sealed), n (times handed out), c (claim id, in state 2), b (body)
     claim    _id claim id; pile, ttl (s), cr, ex (ms)
@@ -44,12 +44,14 @@ from queues.models import (
     Message,
     NewMessage,
     Once,
+    Outlook,
     Popped,
     Posted,
     Selection,
     Stats,
 )
 from storage.mongodb_link import BY_CLAIM, CLAIMED, DELAYED, READY, Document, MongoLink
+from storage.mongodb_listener import MongoListener
 from storage.mongodb_queue import (
     NEVER,
     QueueHeader,
@@ -96,22 +98,27 @@ class MongoStore:
 
     def __init__(self, link: MongoLink, clock: Callable[[], int] | None) -> None:
         self._link = link
+        self._listener = MongoListener(link)
         writers = QueueWriters(link)
-        self.messages = MongoMessages(link, writers, clock or link.clock)
+        self.messages = MongoMessages(link, writers, self._listener, clock or link.clock)
         self.transfers = MongoTransfers(link, writers)
         self.records = MongoRecords(link)
 
     def close(self) -> None:
         """Close the connections."""
+        self._listener.close()
         self._link.close()
 
 
 class MongoMessages:
     """The data plane; see `queues.ports.MessageStore`."""
 
-    def __init__(self, link: MongoLink, writers: QueueWriters, clock: Callable[[], int]) -> None:
+    def __init__(
+        self, link: MongoLink, writers: QueueWriters, listener: MongoListener, clock: Callable[[], int]
+    ) -> None:
         self._link = link
         self._writers = writers
+        self._listener = listener
         self.clock = clock
 
     def post(
@@ -132,11 +139,11 @@ class MongoMessages:
                 if not create:
                     raise QueueNotFound
                 queue = work.create(address)
-                queue.subscribed = bool(tickets)
+                queue.subscribed = "post" if tickets else ""
             if once is not None and (earlier := repeated(work, queue, once, now)):
                 return earlier
-            if tickets is not None and queue.subscribed != bool(tickets):
-                raise FanOutChanged(subscribed=queue.subscribed)
+            if tickets is not None and bool(queue.subscribed) != bool(tickets):
+                raise FanOutChanged(subscribed=bool(queue.subscribed))
             if tickets:
                 where = _outbox(address)
                 outbox = work.queue(where) or work.create(where)
@@ -151,12 +158,22 @@ class MongoMessages:
 
         return self._writers.write(address, step)
 
-    def subscribe(self, address: Address, *, subscribed: bool) -> None:
-        """Note whether there are subscribers; see the port."""
+    def subscribe(self, address: Address, stamp: str) -> None:
+        """Note that there are subscribers; see the port."""
 
         def step(work: QueueWork) -> None:
             queue = work.queue() or work.create(address)
-            queue.subscribed = subscribed
+            queue.subscribed = stamp
+
+        self._writers.write(address, step)
+
+    def unsubscribe(self, address: Address, stamp: str) -> None:
+        """Note that there are no subscribers; see the port."""
+
+        def step(work: QueueWork) -> None:
+            queue = work.queue()
+            if queue is not None and queue.subscribed == stamp:
+                queue.subscribed = ""
 
         self._writers.write(address, step)
 
@@ -293,9 +310,12 @@ class MongoMessages:
         """Let a live claim begin anew; see the port."""
 
         def step(work: QueueWork, queue: QueueHeader) -> bool:
-            if not find_claim(work, queue, claim_id):
+            claim = find_claim(work, queue, claim_id)
+            if claim is None:
                 raise ClaimNotFound
             until = now + lease.ttl * 1000
+            if until < claim["ex"]:
+                queue.tell()
             work.database.claim.update_one(
                 {"_id": claim_id},
                 {"$set": {"ttl": lease.ttl, "cr": now, "ex": until}},
@@ -320,10 +340,23 @@ class MongoMessages:
         """End a claim; see the port."""
 
         def step(work: QueueWork, queue: QueueHeader) -> None:
-            if find_claim(work, queue, claim_id):
-                end_claims(work, queue, [claim_id])
+            if find_claim(work, queue, claim_id) and end_claims(work, queue, [claim_id]):
+                queue.tell()
 
         self._change(address, now, step, absent=None)
+
+    def watch(self, address: Address, wake: Callable[[], None]) -> Callable[[], None]:
+        """Call `wake` when something is new; see the port."""
+        return self._listener.watch(address, wake)
+
+    def outlook(self, address: Address, *, now: int) -> Outlook:
+        """Return what is to come; see the port."""
+
+        def look(queue: QueueHeader, _: object, __: ClientSession) -> Outlook:
+            due = None if queue.due == NEVER else int(queue.due)
+            return Outlook(generation=queue.gen, last=queue.last, due=due)
+
+        return self._look(address, now, look, absent=Outlook())
 
     def stats(self, address: Address, *, now: int) -> Stats:
         """Count the messages of a queue; see the port."""

@@ -46,12 +46,17 @@ class QueueHeader:
     only: str | None = None  # who posted everything that is there
     move: str | None = None  # id of the move that the queue is part of
     shut: int = 0  # SHUT while it is shut for that move, AWAY once it has moved away
-    subscribed: bool = False  # whether posts need tickets
+    subscribed: str = ""  # the stamp of who noted last that posts need tickets; "" where they need none
+    news: int = 0  # grows with each transaction that brings something new to those who watch the queue
     rev: int = 0  # grows with each transaction
 
     def expect(self, due: int) -> None:
         """Note that something falls due."""
         self.due = min(self.due, due)
+
+    def tell(self) -> None:
+        """Let those who watch the queue know that there is something new; see `storage.mongodb_listener`."""
+        self.news += 1
 
     def places(self, ids: Iterable[str]) -> list[str]:
         """Return the keys of the messages that the ids name, those of other queues left out."""
@@ -190,6 +195,7 @@ def _changing(queue: QueueHeader) -> Document:
         "move": queue.move,
         "shut": queue.shut,
         "sub": queue.subscribed,
+        "news": queue.news,
     }
 
 
@@ -206,7 +212,8 @@ def header_of(address: Address, found: Document) -> QueueHeader:
         only=found.get("only"),
         move=found.get("move"),
         shut=found.get("shut", 0),
-        subscribed=found.get("sub", False),
+        subscribed=found.get("sub", ""),
+        news=found.get("news", 0),
         rev=found["rev"] + 1,
     )
 

@@ -29,6 +29,7 @@ def append(work: QueueWork, queue: QueueHeader, message: NewMessage, now: int) -
         queue.only = None
     queue.last += 1
     queue.free += 1
+    queue.tell()
     life, visible = message.life_from(now), now + message.delay * 1000
     queue.expect(min(life.expires, visible) if message.delay else life.expires)
     work.touch(queue, "m", [queue.last])
@@ -103,6 +104,7 @@ def bury(work: QueueWork, queue: QueueHeader, doomed: Sequence[Document], dead: 
     """Move messages to the end of their dead-letter queue."""
     target = work.queue(dead.address) or work.create(dead.address)
     target.only = None
+    target.tell()
     remove(work, queue, doomed)
     for each in doomed:
         target.last += 1

@@ -104,6 +104,7 @@ class MongoTransfers:
             if queue is None or queue.move != move or queue.shut == AWAY:
                 raise MoveInterrupted
             queue.shut, queue.due = SHUT, NEVER
+            queue.tell()
             return Outline(
                 last=queue.last, subscribed=queue.subscribed, free=queue.free, claimed=queue.claimed
             )
@@ -184,6 +185,7 @@ class MongoTransfers:
             stop_watching(work, queue)
             if queue.shut:
                 queue.shut, queue.due = 0, 0  # whoever comes next finds out what is due
+                queue.tell()
             queue.move = None
 
         self._writers.write(address, step)

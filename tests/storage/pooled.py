@@ -24,6 +24,7 @@ from queues.models import (
     Message,
     NewMessage,
     Once,
+    Outlook,
     Popped,
     Posted,
     Selection,
@@ -126,9 +127,12 @@ class PooledMessages:
             ),
         )
 
-    def subscribe(self, address: Address, *, subscribed: bool) -> None:
+    def subscribe(self, address: Address, stamp: str) -> None:
         self._queues.ensure(address)
-        self._catalogue.at(address, lambda place: place.store.subscribe(address, subscribed=subscribed))
+        self._catalogue.at(address, lambda place: place.store.subscribe(address, stamp))
+
+    def unsubscribe(self, address: Address, stamp: str) -> None:
+        self._catalogue.at(address, lambda place: place.store.unsubscribe(address, stamp))
 
     def outboxes(self) -> Sequence[Address]:
         return ()
@@ -188,6 +192,12 @@ class PooledMessages:
 
     def release(self, address: Address, claim_id: str, *, now: int) -> None:
         self._catalogue.at(address, lambda place: place.store.release(address, claim_id, now=place.now))
+
+    def watch(self, address: Address, wake: Callable[[], None]) -> Callable[[], None]:
+        return self._pools.driver(self._catalogue.known(address).pool).messages.watch(address, wake)
+
+    def outlook(self, address: Address, *, now: int) -> Outlook:
+        return self._catalogue.at(address, lambda place: place.store.outlook(address, now=place.now))
 
     def stats(self, address: Address, *, now: int) -> Stats:
         return self._catalogue.at(address, lambda place: place.store.stats(address, now=place.now))

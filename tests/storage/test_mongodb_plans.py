@@ -154,7 +154,7 @@ def _post_and_tell(deep: Deep, batch: int, queue: Probe) -> None:
 def _subscribed(deep: Deep, _batch: int) -> Probe:
     queue = deep.queue.other("told")
     queue.drop()
-    deep.driver.messages.subscribe(queue.address, subscribed=True)
+    deep.driver.messages.subscribe(queue.address, "stamp")
     _post_and_tell(deep, 1, queue)  # the outbox is there
     return queue
 
@@ -186,7 +186,13 @@ OPERATIONS: dict[str, Operation] = {
     "post with tickets": Operation(commands=5, act=_post_and_tell, prepare=_subscribed),
     "subscribe": Operation(
         commands=3,
-        act=lambda deep, _batch, _: deep.driver.messages.subscribe(deep.queue.address, subscribed=False),
+        act=lambda deep, _batch, queue: deep.driver.messages.subscribe(queue.address, "stamp"),
+        prepare=_subscribed,
+    ),
+    "unsubscribe": Operation(
+        commands=3,
+        act=lambda deep, _batch, queue: deep.driver.messages.unsubscribe(queue.address, "stamp"),
+        prepare=_subscribed,
     ),
     "get": Operation(commands=2, act=lambda deep, _, found: deep.queue.get(*found), prepare=_ready),
     "list": Operation(commands=2, act=lambda deep, batch, _: deep.queue.page(limit=batch)),
@@ -233,6 +239,10 @@ OPERATIONS: dict[str, Operation] = {
         commands=6, act=lambda deep, _, claim: deep.queue.renew(claim.id, ttl=90_000), prepare=_claim
     ),
     "release": Operation(commands=6, act=lambda deep, _, claim: deep.queue.release(claim.id), prepare=_claim),
+    "outlook": Operation(
+        commands=1,
+        act=lambda deep, _batch, _: deep.driver.messages.outlook(deep.queue.address, now=deep.clock.now),
+    ),
     "stats": Operation(commands=3, act=lambda deep, _batch, _: deep.queue.stats()),
     "purge": Operation(commands=4, act=lambda _deep, _batch, queue: queue.purge(), prepare=_filled),
     "drop": Operation(commands=4, act=lambda _deep, _batch, queue: queue.drop(), prepare=_filled),

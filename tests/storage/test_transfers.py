@@ -440,7 +440,7 @@ def test_a_move_is_over_with_a_purge_or_a_drop(new_driver, clock, way, late):
 
 
 def operations(queue: Probe, furnished: Furnished) -> dict[str, Callable[[], object]]:
-    """Return every method of the message store but `drop`, `expire` and `totals`."""
+    """Return every method of the message store but `drop`, `watch`, `expire` and `totals`."""
     store, address, now = queue.store, queue.address, queue.clock.now
     id_, claim = furnished.ready[0], furnished.held.id
     batch, lease = [NewMessage(body=b"1", ttl=60)], Lease(ttl=60, grace=60)
@@ -453,7 +453,8 @@ def operations(queue: Probe, furnished: Furnished) -> dict[str, Callable[[], obj
         "post and create": lambda: store.post(address, batch, now=now, create=True),
         "post again": lambda: store.post(address, batch, now=now, once=once),
         "post with tickets": lambda: store.post(address, batch, now=now, tickets=batch),
-        "subscribe": lambda: store.subscribe(address, subscribed=True),
+        "subscribe": lambda: store.subscribe(address, "stamp"),
+        "unsubscribe": lambda: store.unsubscribe(address, "stamp"),
         "get": lambda: store.get(address, [id_], now=now),
         "get nothing": lambda: store.get(address, [], now=now),
         "list": lambda: store.list(address, Selection(), now=now),
@@ -468,6 +469,7 @@ def operations(queue: Probe, furnished: Furnished) -> dict[str, Callable[[], obj
         "read a claim": lambda: store.read_claim(address, claim, now=now),
         "renew": lambda: store.renew(address, claim, lease, now=now),
         "release": lambda: store.release(address, claim, now=now),
+        "outlook": lambda: store.outlook(address, now=now),
         "stats": lambda: store.stats(address, now=now),
         "purge": lambda: store.purge(address, now=now),
     }
@@ -507,7 +509,7 @@ def test_the_outline_says_how_much_there_is_and_stays_the_same(furnished, driver
     outline = transfers.shut(queue.address, copy.move)
 
     last = int(furnished.sealed[0][:16], 16) + 1
-    assert outline == Outline(last=last, subscribed=False, free=free, claimed=claimed)
+    assert outline == Outline(last=last, subscribed="", free=free, claimed=claimed)
     copy.catch_up()
     queue.clock.advance(10_000)
     queue.expire()
@@ -746,7 +748,7 @@ def test_only_the_move_that_admitted_a_queue_may_load_it(queue, driver, state):
         transfers.retire(queue.address, move, now=queue.clock.now)
     if state == "arrived":
         transfers.admit(queue.address, move, "0123456789abcdef")
-        transfers.arrive(queue.address, move, Outline(last=0, subscribed=False, free=0, claimed=0))
+        transfers.arrive(queue.address, move, Outline(last=0, subscribed="", free=0, claimed=0))
         transfers.reopen(queue.address, move)
 
     with pytest.raises(MoveInterrupted):
@@ -754,7 +756,7 @@ def test_only_the_move_that_admitted_a_queue_may_load_it(queue, driver, state):
     with pytest.raises(MoveInterrupted):
         transfers.load(queue.address, move, Cargo(cursor="", caught_up=True))
     with pytest.raises(MoveInterrupted):
-        transfers.arrive(queue.address, move, Outline(last=10, subscribed=False, free=0, claimed=0))
+        transfers.arrive(queue.address, move, Outline(last=10, subscribed="", free=0, claimed=0))
     if state == "admitted":
         transfers.load(queue.address, others, cargo)
 
@@ -770,7 +772,7 @@ def test_a_queue_that_was_announced_is_admitted(queue, driver, state):
 
     transfers.admit(queue.address, move, "0123456789abcdef", announced=True)
 
-    transfers.arrive(queue.address, move, Outline(last=0, subscribed=False, free=0, claimed=0))
+    transfers.arrive(queue.address, move, Outline(last=0, subscribed="", free=0, claimed=0))
     transfers.reopen(queue.address, move)
     assert queue.counts() == (0, 0, 0)
 
@@ -991,7 +993,8 @@ def test_an_empty_queue_moves_with_its_place_and_its_generation(ends, source, ta
 @pytest.mark.parametrize("subscribed", [False, True])
 def test_a_queue_has_subscribers_after_a_move_if_it_had_before(ends, source, target, subscribed):
     source.fill(1)
-    source.store.subscribe(source.address, subscribed=subscribed)
+    if subscribed:
+        source.store.subscribe(source.address, "stamp")
     carry(ends[0], ends[1], source.address)
 
     def post(*tickets: NewMessage) -> Any:

@@ -1,0 +1,150 @@
+"""What is new in the queues of MongoDB: one change stream of their headers, while any of them is watched.
+
+A step that brings something new changes `news` in the header, in the update that it makes anyway. The server
+sends those changes and no others: claims and deletes disturb nobody.
+
+The stream has a place in the history of the store, and as long as it is known nothing is missed. When a connection
+breaks, the stream goes on from there; when the history does not reach back as far any more, everybody is woken.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from threading import Event, Lock, Thread
+from typing import Any, Final
+
+import pymongo
+from pymongo.change_stream import ChangeStream
+from pymongo.client_session import ClientSession
+from pymongo.errors import OperationFailure, PyMongoError
+from pymongo.read_concern import ReadConcern
+
+from queues.models import Address
+from storage.mongodb_link import Document, MongoLink
+from storage.wakeups import Wakeups
+
+_NEWS: Final[list[Document]] = [
+    {"$match": {"updateDescription.updatedFields.news": {"$exists": True}}},
+    {"$project": {"documentKey": 1}},
+]
+_HELD: Final = 5.0  # seconds that the server keeps a request for what is new, at most
+_IDLE: Final = 10.0  # seconds without a watch after which the stream is closed
+_PAUSE: Final = 0.05  # seconds before a stream that broke is opened again; twice as long each time that fails
+_LONGEST: Final = 3.0  # such seconds at most
+_END: Final = 0.5  # seconds that the end of a request which the server keeps may take
+
+
+class MongoListener:
+    """Wakes those who watch the queues of a store, from a thread of its own."""
+
+    def __init__(self, link: MongoLink) -> None:
+        self._link = link
+        self._headers = link.database.queue
+        self._wakeups = Wakeups(self._begun, self._ended)
+        self._watched = 0  # queues
+        self._since = 0.0  # when there were none, by the monotonic clock
+        self._pause = _PAUSE
+        self._closed = Event()
+        self._lock = Lock()  # guards what follows
+        self._thread: Thread | None = None
+        self._known = False  # whether all that is new from now on will be told
+        self._place: Mapping[str, Any] | None = None  # in the history; the thread alone uses it
+        self._session: Mapping[str, Any] | None = None  # id of the one in which the stream is open
+
+    def watch(self, address: Address, wake: Callable[[], None]) -> Callable[[], None]:
+        """Call `wake` when something is new; see the port."""
+        end = self._wakeups.watch(address, wake)
+        with self._lock:
+            if self._thread is None and not self._closed.is_set():
+                self._thread = Thread(target=self._run, name="mongodb-listener", daemon=True)
+                self._thread.start()
+            in_force = self._known
+        if in_force:
+            wake()
+        return end
+
+    def close(self) -> None:
+        """Let the thread end."""
+        self._closed.set()
+        with self._lock:
+            session = self._session
+        if session is not None:
+            with suppress(PyMongoError), pymongo.timeout(_END):
+                self._link.client.admin.command("killSessions", [session])
+                # A request that the server keeps does not notice before something is written, which is
+                # what a linearizable read does.
+                linearizable = self._headers.with_options(read_concern=ReadConcern("linearizable"))
+                linearizable.find_one({"_id": None})
+
+    def _begun(self, _: Address) -> None:
+        self._watched += 1
+
+    def _ended(self, _: Address) -> None:
+        self._watched -= 1
+        self._since = time.monotonic()
+
+    def _wanted(self) -> bool:
+        idle = self._watched == 0 and time.monotonic() - self._since > _IDLE
+        return not idle and not self._closed.is_set()
+
+    def _goes_on(self) -> bool:
+        """Tell whether the stream is wanted; if not, the thread is about to end, and the next watch starts another."""
+        with self._lock:
+            if not self._wanted():
+                self._thread = None
+                self._lose()
+            return self._thread is not None
+
+    def _lose(self) -> None:
+        self._known = False
+        self._place = None
+
+    def _run(self) -> None:
+        while self._goes_on():
+            try:
+                self._follow()
+            except PyMongoError as error:
+                if isinstance(error, OperationFailure) or self._place is None:
+                    self._lose()
+                self._closed.wait(self._pause)
+                self._pause = min(2 * self._pause, _LONGEST)
+
+    def _follow(self) -> None:
+        """Open the stream and tell what it brings, until it breaks, or should be opened anew."""
+        client = self._link.client
+        with client.start_session(causal_consistency=False) as session:
+            with pymongo.timeout(self._link.timeout):
+                leader = client.address
+                stream = self._headers.watch(
+                    _NEWS,
+                    resume_after=self._place,
+                    max_await_time_ms=int(1000 * min(_HELD, self._link.timeout / 2)),
+                    session=session,
+                )
+            with stream, self._open(stream, session):
+                # A member that does not lead any more may be cut off from what happens.
+                while self._wanted() and client.primary in (None, leader):
+                    change = stream.try_next()
+                    self._place, self._pause = stream.resume_token, _PAUSE
+                    if not stream.alive:  # the headers were dropped, all of them
+                        self._lose()
+                        return
+                    if change is not None:
+                        key = change["documentKey"]["_id"]
+                        self._wakeups.wake(Address(project=key["p"], queue=key["q"]))
+
+    @contextmanager
+    def _open(self, stream: ChangeStream[Document], session: ClientSession) -> Iterator[None]:
+        """Let the watches be in force, and `close` end what the server keeps."""
+        with self._lock:
+            self._place, self._session = stream.resume_token, session.session_id
+            fresh, self._known = not self._known, True
+        if fresh:
+            self._wakeups.wake_all()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._session = None
