@@ -30,6 +30,7 @@ from queues.models import (
     Message,
     NewMessage,
     Once,
+    Outlook,
     Popped,
     Posted,
     Selection,
@@ -37,6 +38,7 @@ from queues.models import (
 )
 from storage.redis_keys import SHARDS, base_key, due_key, outbox, shard_of
 from storage.redis_link import RedisLink
+from storage.redis_listener import RedisListener
 from storage.redis_records import RedisRecords
 from storage.redis_transfers import RedisTransfers
 from storage.redis_values import created_of, pack_client, pack_message, unpack_message
@@ -59,21 +61,24 @@ class RedisStore:
 
     def __init__(self, link: RedisLink, clock: Callable[[], int] | None) -> None:
         self._link = link
+        self._listener = RedisListener(link)
         self.transfers = RedisTransfers(link)
-        self.messages = RedisMessages(link, clock or link.clock)
+        self.messages = RedisMessages(link, clock or link.clock, self._listener)
         self.records = RedisRecords(link)
 
     def close(self) -> None:
-        """Close the connections."""
+        """End the thread that listens, and close the connections."""
+        self._listener.close()
         self._link.close()
 
 
 class RedisMessages:
     """The data plane; see `queues.ports.MessageStore`."""
 
-    def __init__(self, link: RedisLink, clock: Callable[[], int]) -> None:
+    def __init__(self, link: RedisLink, clock: Callable[[], int], listener: RedisListener) -> None:
         self._link = link
         self.clock = clock
+        self.watch = listener.watch
 
     def post(
         self,
@@ -105,9 +110,13 @@ class RedisMessages:
         ids = [message_id(place, generation.decode()) for place in range(first, first + count)]
         return Posted(ids=ids, repeated=repeated)
 
-    def subscribe(self, address: Address, *, subscribed: bool) -> None:
-        """Note whether there are subscribers; see the port."""
-        self._answer("subscribe", address, new_generation(), subscribed)
+    def subscribe(self, address: Address, stamp: str) -> None:
+        """Note that there are subscribers; see the port."""
+        self._answer("subscribe", address, new_generation(), stamp)
+
+    def unsubscribe(self, address: Address, stamp: str) -> None:
+        """Note that there are no subscribers; see the port."""
+        self._answer("unsubscribe", address, stamp)
 
     def outboxes(self) -> Sequence[Address]:
         """Return the one there is, or, in a cluster, that of each shard; see the port."""
@@ -205,6 +214,14 @@ class RedisMessages:
     def release(self, address: Address, claim_id: str, *, now: int) -> None:
         """End a claim; see the port."""
         self._word("release", address, now, claim_id)
+
+    def outlook(self, address: Address, *, now: int) -> Outlook:
+        """Return what is to come; see the port."""
+        answer = self._settled("outlook", address, now)
+        if not answer:
+            return Outlook()
+        generation, last, due = answer
+        return Outlook(generation=generation.decode(), last=last, due=due or None)
 
     def stats(self, address: Address, *, now: int) -> Stats:
         """Count the messages of a queue; see the port."""

@@ -14,6 +14,7 @@ from itertools import chain, repeat
 from typing import Any, TypeAlias
 
 from redis import Redis
+from redis.connection import Connection
 from redis.crc import key_slot
 from redis.exceptions import (
     AskError,
@@ -72,6 +73,7 @@ class Cluster:
         self._stale = True  # whether to ask for the owners anew
         self._clients: dict[Node, Redis] = {}
         self._look = SharedCall(self._find_owners)
+        self._hub: Node | None = None  # the node that was listened at last
 
     def close(self) -> None:
         """Close every connection."""
@@ -105,6 +107,19 @@ class Cluster:
         if self._stale:
             self._look()
         return [self._client(node) for node in sorted(set(self._owners.values()))]
+
+    def hub(self) -> Redis:
+        """Return a client of a node, another one than last time: what is published at one all of them hear."""
+        self._look()  # whoever only listens would never learn that nodes came and went
+        nodes = set(self._owners.values())
+        (self._hub,) = random.sample(sorted(nodes - {self._hub} or nodes), 1)
+        return self._client(self._hub)
+
+    def hears(self, connection: Connection) -> bool:
+        """Tell whether the node at the other end is in touch with the others."""
+        client = self._client((connection.host, connection.port))
+        facts = client.execute_command("CLUSTER INFO")  # type: ignore[no-untyped-call]
+        return bool(facts["cluster_state"] == "ok")
 
     def _owner(self, slot: int) -> Node:
         if self._stale:

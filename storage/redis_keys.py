@@ -25,6 +25,11 @@ def base_key(prefix: str, address: Address) -> str:
     return f"{prefix}:{{{shard_of(address)}}}:{length}:{address.project}:{address.queue}"
 
 
+def channel(prefix: str, address: Address, database: int) -> str:
+    """Return where the scripts tell of what is new in a queue. A channel, unlike a key, is of all databases of a server."""
+    return f"{base_key(prefix, address)}@{database}"
+
+
 def outbox(shard: int) -> Address:
     """Return where the tickets of a shard's queues wait."""
     return Address(project="", queue=f"{_OUTBOX}>{shard}")

@@ -25,9 +25,10 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import msgpack
 from redis import Redis, Sentinel
 from redis.backoff import NoBackoff
-from redis.connection import URL_QUERY_ARGUMENT_PARSERS
+from redis.connection import URL_QUERY_ARGUMENT_PARSERS, Connection
 from redis.exceptions import NoScriptError, RedisError
 from redis.retry import Retry
+from redis.sentinel import MasterNotFoundError, SentinelConnectionPool
 
 from queues.errors import StoreUnavailable, StoreUnsupported
 from queues.models import Durability
@@ -38,7 +39,7 @@ _SCRIPTS: Final = files("storage").joinpath("lua")
 
 #: Scripts after which no replica is waited for: they tell what is there, or what is over by the clock.
 _READERS: Final = frozenset(
-    {"expire", "get", "list", "read_claim", "record_scan", "stats", "totals"},
+    {"expire", "get", "list", "outlook", "read_claim", "record_scan", "stats", "totals"},
 )
 
 #: Scripts whose answer promises nothing if they found nothing to take.
@@ -65,6 +66,12 @@ class Servers(Protocol):
     def primaries(self) -> Sequence[Redis]:
         """Return a client of each server that is written to."""
 
+    def hub(self) -> Redis:
+        """Return a client of a server that hears whatever is published."""
+
+    def hears(self, connection: Connection) -> bool:
+        """Tell whether the server at the other end still hears whatever is published."""
+
     def close(self) -> None:
         """Close every connection."""
 
@@ -84,6 +91,7 @@ class RedisLink:
         except (TypeError, ValueError) as error:
             raise StoreUnsupported(f"The URI of the Redis store is wrong: {error}.") from error
         self.prefix = target.prefix
+        self.database = target.database
         self.wait_replicas = target.wait
         self._fails_over = bool(target.kind)
         self._patience = max(1, int(timeout * 500))  # ms for the replicas: half of the time that there is
@@ -120,6 +128,18 @@ class RedisLink:
         with vendor_errors():
             (answer,) = self._servers.send(key, [command])
             return _checked(answer)
+
+    def listen(self) -> Connection:
+        """Connect to a server that hears whatever is published. Raises RedisError and OSError."""
+        pool = self._servers.hub().connection_pool
+        # Not one that the pool has already, which may be to a master that is no longer one.
+        connection: Connection = pool.connection_class(**pool.connection_kwargs)
+        connection.connect()  # type: ignore[no-untyped-call]
+        return connection
+
+    def hears(self, connection: Connection) -> bool:
+        """Tell whether a connection is still to such a server. Raises RedisError and OSError."""
+        return self._servers.hears(connection)
 
     def durability(self) -> Durability:
         """Ask the servers what they write to disk, what they may throw away, and who has a copy."""
@@ -175,7 +195,7 @@ class RedisLink:
         if script not in self._sources:
             common = _SCRIPTS.joinpath("common.lua").read_text(encoding="utf-8")
             own = _SCRIPTS.joinpath(f"{script}.lua").read_text(encoding="utf-8")
-            self._sources[script] = source = f"{common}\n{own}"
+            self._sources[script] = source = f"local DATABASE = {self.database}\n{common}\n{own}"
             self._digests[script] = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
         return self._sources[script]
 
@@ -193,6 +213,21 @@ class _OneServer:
     def primaries(self) -> Sequence[Redis]:
         """Return the only client."""
         return [self._client]
+
+    def hub(self) -> Redis:
+        """Return the only client."""
+        return self._client
+
+    def hears(self, connection: Connection) -> bool:
+        """Tell whether Sentinel still names the server at the other end, where there is a Sentinel."""
+        pool = self._client.connection_pool
+        if not isinstance(pool, SentinelConnectionPool):
+            return True
+        try:
+            master = pool.get_master_address()  # type: ignore[no-untyped-call]
+        except MasterNotFoundError:  # it does not name another one either
+            return True
+        return bool(master == (connection.host, connection.port))
 
     def close(self) -> None:
         """Close every connection."""
@@ -224,6 +259,12 @@ class _Target:
     wait: int  # replicas to wait for
     options: dict[str, Any]  # for redis-py
 
+    @property
+    def database(self) -> int:
+        """The number of the database."""
+        path = self.path[1:] if self.kind == "sentinel" else self.path
+        return int(path[0]) if path else 0
+
     def connect(self, node: Node, seconds: float) -> Redis:
         """Make a client of a server; each of its waits lasts so many seconds at most."""
         return Redis(host=node[0], port=node[1], **(_bounded(seconds) | self.options))
@@ -243,10 +284,10 @@ class _Target:
             asking |= {name: value for name, value in self.options.items() if name.startswith("ssl")}
             sentinel = Sentinel(self.hosts, sentinel_kwargs=asking)  # type: ignore[no-untyped-call]
             options = _bounded(timeout) | self.options
-            options["db"] = int(self.path[1]) if len(self.path) > 1 else 0
+            options["db"] = self.database
             return _OneServer(sentinel.master_for(self.path[0], **options))  # type: ignore[no-untyped-call]
         ((host, port),) = self.hosts
-        self.options["db"] = int(self.path[0]) if self.path else 0
+        self.options["db"] = self.database
         return _OneServer(self.connect((host, port), timeout))
 
 

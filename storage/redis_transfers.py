@@ -55,7 +55,7 @@ class RedisTransfers:
     def shut(self, address: Address, move: str) -> Outline:
         """Shut the queue; see the port."""
         last, subscribed, free, claimed = self._answer("shut", address, move)
-        return Outline(last=last, subscribed=subscribed, free=free, claimed=claimed)
+        return Outline(last=last, subscribed=subscribed.decode(), free=free, claimed=claimed)
 
     def retire(self, address: Address, move: str, *, now: int) -> None:
         """Drop what the queue holds; see the port."""

@@ -37,6 +37,7 @@ local function bury_all(doomed)
     for _, place in ipairs(doomed) do bury(place, target) end
     call("HSET", target.base .. ":h", "gen", target.gen, "last", target.last, "only", "")
     remove(base, doomed)
+    tell(target.base)
 end
 
 local places, leases, buried

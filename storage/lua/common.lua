@@ -4,7 +4,8 @@
 -- project's length in bytes, so that no two queues share a base. Its own keys are
 --   BASE:h  hash    header: gen (ends every message id), last (place of the newest message so far),
 --                   only (who posted everything that is there; nothing if several did),
---                   sub (1 if posts need tickets), move (id of the move that it is part of), shut (1 while it is shut for that move, 2 once
+--                   sub (the stamp of who noted last that posts need tickets; nothing where they need none),
+--                   move (id of the move that it is part of), shut (1 while it is shut for that move, 2 once
 --                   it has moved away), stamp (counts the changes during the move)
 --   BASE:m  hash    place -> message: length of client (1 byte), client, sealed (1 byte), created (8), body
 --   BASE:r  zset    places that are ready, by place
@@ -20,6 +21,8 @@
 --   BASE:q  zset    during a move: what changed, by stamp: "m" and place, "c" and claim, "o" and idempotency key
 -- and its shard has
 --   PREFIX:{SHARD}:due  zset  bases, by an instant (ms) before which nothing of the queue falls due
+--
+-- What is new in a queue is told, without a word, at the channel BASE@DATABASE. DATABASE stands in front of this text.
 --
 -- Each place is in exactly one of r, d and c. A script takes one packed argument and answers one packed
 -- list that begins with a word: ok, again (something due is left; call again), moved (the queue is shut
@@ -43,7 +46,7 @@ local function queue_at(base)
     if not header[1] then return nil, UNKNOWN end
     if header[5] then return nil, answer("moved", header[4]) end
     watched[base] = header[4]
-    return {base = base, gen = header[1], last = tonumber(header[2]), only = header[3], sub = header[6]}
+    return {base = base, gen = header[1], last = tonumber(header[2]), only = header[3], sub = header[6] or ""}
 end
 
 -- Notes that things changed, if the queue is about to move.
@@ -59,6 +62,11 @@ end
 
 local function expect(base, due)
     call("ZADD", due_key(base), "LT", due, base)
+end
+
+-- Tells those who watch a queue. Without them there is no more to it. Whoever may not publish has posted all the same.
+local function tell(base)
+    redis.pcall("PUBLISH", base .. "@" .. DATABASE, "")
 end
 
 local function lease_of(text)

@@ -10,11 +10,11 @@ local now, may_create, generation, key, fingerprint, window, client, messages, t
 local queue, refusal = queue_at(base)
 if not queue then
     if refusal ~= UNKNOWN or not may_create then return refusal end
-    queue = {base = base, gen = generation, last = 0}
+    queue = {base = base, gen = generation, last = 0, sub = ""}
     call("HSET", base .. ":h", "gen", generation, "last", 0)
     if tickets and #tickets > 0 then
-        queue.sub = "1"
-        call("HSET", base .. ":h", "sub", 1)
+        queue.sub = "post"
+        call("HSET", base .. ":h", "sub", queue.sub)
     end
 end
 if key then
@@ -27,7 +27,7 @@ if key then
         end
     end
 end
-if tickets and (#tickets > 0) ~= (queue.sub == "1") then return answer("fan", queue.sub == "1") end
+if tickets and (#tickets > 0) ~= (queue.sub ~= "") then return answer("fan", queue.sub ~= "") end
 
 -- Puts messages at the end; returns when the first of them falls due.
 local function append(to, entries, only)
@@ -59,6 +59,7 @@ if tickets and #tickets > 0 then
         call("HSET", outbox .. ":h", "gen", box_generation)
     end
     expect(outbox, append(box, tickets, false))
+    tell(outbox)
 end
 local first, due = queue.last + 1, append(queue, messages, client)
 if key then
@@ -68,4 +69,5 @@ if key then
     due = math.min(due, now + window)
 end
 expect(base, due)
+tell(base)
 return answer("ok", queue.gen, first, #messages, false)

@@ -4,5 +4,5 @@ local queue, refusal = queue_at(base)
 if not queue then return refusal end
 local _, done = settle(base, now)
 if not done then return answer("again") end
-release(base, id)
+if release(base, id) > 0 then tell(base) end
 return answer("ok")

@@ -8,7 +8,8 @@ local _, done = settle(base, now)
 if not done then return answer("again") end
 local packed = call("HGET", base .. ":k", id)
 if not packed then return answer("absent") end
-local places = held(base, id, cmsgpack.unpack(packed)[4])
+local claim = cmsgpack.unpack(packed)
+local places = held(base, id, claim[4])
 for _, place in ipairs(places) do
     if tonumber(call("ZSCORE", base .. ":x", place)) < till then
         call("ZADD", base .. ":x", till + grace, place)
@@ -19,4 +20,5 @@ call("ZADD", base .. ":y", till, id)
 touch(base, "m", places)
 touch(base, "c", {id})
 expect(base, till)
+if till < claim[3] then tell(base) end
 return answer("ok")

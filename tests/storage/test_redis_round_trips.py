@@ -93,7 +93,7 @@ def _bury(watched: Watched, batch: int, _: Any) -> None:
 
 
 def _subscribed(watched: Watched, _batch: int) -> None:
-    watched.driver.messages.subscribe(watched.queue.address, subscribed=True)
+    watched.driver.messages.subscribe(watched.queue.address, "stamp")
 
 
 def _post_and_tell(watched: Watched, batch: int, _: Any) -> None:
