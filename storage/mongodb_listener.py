@@ -58,16 +58,19 @@ class MongoListener:
         end = self._wakeups.watch(address, wake)
         with self._lock:
             if self._thread is None and not self._closed.is_set():
-                self._thread = Thread(target=self._run, name="mongodb-listener", daemon=True)
-                self._thread.start()
+                thread = Thread(target=self._run, name="mongodb-listener", daemon=True)
+                with suppress(RuntimeError):  # there are too many; the next watch tries again
+                    thread.start()
+                    self._thread = thread
             in_force = self._known
         if in_force:
             wake()
         return end
 
     def close(self) -> None:
-        """Let the thread end."""
+        """Let the thread end; whoever watches is woken, for nothing will be told any more."""
         self._closed.set()
+        self._wakeups.wake_all()
         with self._lock:
             session = self._session
         if session is not None:

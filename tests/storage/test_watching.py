@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing
+from urllib.parse import urlsplit
 
 import pytest
 
 from queues.errors import QueueMoved
 from queues.models import Address, DeadLetter, NewMessage, Outlook, Selection
+from tests import servers
+from tests.acceptance.faults import Proxy
 from tests.storage.pooled import connect
 from tests.storage.probe import Probe
 from tests.storage.variants import over_drivers
@@ -17,6 +22,17 @@ from tests.storage.variants import over_drivers
 pytestmark = over_drivers
 
 WAIT = 10.0  # seconds until a wake that must come counts as lost
+
+#: Watches a queue of the store that the argument names, and ends without a word to anybody.
+WATCHER = """
+import sys, threading
+from queues.models import Address
+from storage.registry import connect
+
+rung = threading.Event()
+connect(sys.argv[1]).messages.watch(Address(project="p", queue="q"), rung.set)
+assert rung.wait(10)
+"""
 
 
 class Bell:
@@ -244,6 +260,44 @@ def test_what_another_process_would_post_is_told(queue, uri, clock, bell, varian
         Probe(other.messages, clock).post("a")
 
         assert bell.heard()
+
+
+def test_what_was_posted_while_the_connection_was_broken_is_told(queue, uri, clock, variant):
+    if variant.way is None:
+        pytest.skip("there is no one connection that could break")
+    with (
+        Proxy(urlsplit(uri).port) as proxy,
+        closing(connect(variant.way(uri, proxy.port), timeout=1.0, clock=clock)) as driver,
+    ):
+        bell = Bell()
+        driver.messages.watch(queue.address, bell)
+        assert bell.heard()
+        for number in range(2):
+            proxy.refuse()
+            queue.post(str(number))
+            bell.forget()
+
+            proxy.forward()
+
+            assert bell.heard()
+            queue.post("and on it goes")
+            assert bell.heard()
+
+
+def test_the_thread_that_listens_ends_with_its_driver(uri, clock):
+    before = set(threading.enumerate())
+    driver = connect(uri, clock=clock)
+    bell = Bell()
+    driver.messages.watch(Probe(driver.messages, clock).address, bell)
+    assert bell.heard()
+
+    driver.close()
+
+    servers.eventually(lambda: set(threading.enumerate()) <= before, seconds=5)
+
+
+def test_a_process_that_watches_comes_to_its_end(uri):
+    subprocess.run([sys.executable, "-c", WATCHER, uri], check=True, timeout=20)
 
 
 def test_an_empty_queue_has_nothing_to_come(queue):

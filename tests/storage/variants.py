@@ -7,6 +7,7 @@ test asks for the name of a driver.
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ class Variant:
     shared: bool  # whether it outlives its processes, and several can open it at once
     mixed: bool = False  # whether it is several stores, in which a queue lives in one
     forgets: bool = True  # whether the janitor forgets what moved away, or else the server, by its own clock
+    way: Callable[[str, int], str] | None = None  # names the same store by another port, if it has one port
     batches: int = 120  # that each of many producers posts while all of them work on it at once
 
 
@@ -33,12 +35,17 @@ def _sqlite(folder: Path) -> str:
     return f"sqlite:///{folder / 'store.db'}"
 
 
+def _by_port(uri: str, port: int) -> str:
+    """Return a URI that leads to the same server by another port, and to no other server."""
+    return re.sub(r":\d+/", f":{port}/", uri).replace("replicaSet=hermod", "directConnection=true")
+
+
 VARIANTS = (
     Variant(name="memory", uri=lambda folder: "memory:", shared=False),
     Variant(name="sqlite", uri=_sqlite, shared=True),
-    Variant(name="redis", uri=servers.redis_uri, shared=True, forgets=False),
+    Variant(name="redis", uri=servers.redis_uri, shared=True, forgets=False, way=_by_port),
     Variant(name="redis-cluster", uri=servers.redis_cluster_uri, shared=True, forgets=False),
-    Variant(name="mongodb", uri=servers.mongodb_uri, shared=True, batches=10),
+    Variant(name="mongodb", uri=servers.mongodb_uri, shared=True, batches=10, way=_by_port),
 )
 
 
