@@ -8,8 +8,8 @@ import click
 import falcon
 
 from bench.bodies import body
-from transport.server import Server
 from transport.settings import ApiSettings, Settings
+from transport.wsgi.server import RestServer
 
 _MESSAGE = b'{"id":"%032x","href":"/v2/queues/load/messages/0","ttl":86400,"age":0,"body":%s}'
 _CLAIMED = b'{"messages":[' + b",".join(_MESSAGE % (n, body()) for n in range(10)) + b"]}"
@@ -32,7 +32,7 @@ class _Claims:
         response.data = _CLAIMED
 
 
-class NoopServer(Server):
+class NoopServer(RestServer):
     """Everything of the server but the service."""
 
     def load(self) -> Callable[..., object]:

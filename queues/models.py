@@ -406,6 +406,7 @@ class PendingDelivery:
     attempt: int  # the next one, from 1
     posted: int  # ms; when the message was posted
     replayed: int = 0  # ms; when it was sent again after it had been given up, 0 if it never was
+    begun: int = 0  # ms; when its first attempt was due, 0 before somebody took it for that
     payload: bytes | None = None  # what to send instead of the notice, as confirmations do
     options: JsonObject | None = None  # of the delivery, instead of the subscription's
     sealed: bool = False  # whether it is encrypted in the store

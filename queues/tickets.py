@@ -43,6 +43,7 @@ class _PendingHead(_Head):
     attempt: int
     posted: int
     replayed: int = 0
+    begun: int = 0
 
 
 class _Pending(msgspec.Struct):
@@ -91,6 +92,7 @@ def pending_message(pending: PendingDelivery, seal: Seal, *, ttl: int = TTL, del
         attempt=pending.attempt,
         posted=pending.posted,
         replayed=pending.replayed,
+        begun=pending.begun,
     )
     notice = _Notice(msgspec.Raw(pending.notice.body), pending.notice.ttl, pending.notice.delay)
     content = _Pending(notice, pending.payload, pending.options)
@@ -110,6 +112,7 @@ def read_pending(message: Message, unseal: Seal) -> PendingDelivery:
         attempt=head.attempt,
         posted=head.posted,
         replayed=head.replayed,
+        begun=head.begun,
         payload=content.payload,
         options=content.options,
         sealed=message.sealed,

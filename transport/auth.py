@@ -30,6 +30,7 @@ class Identity:
 
     project: str | None  # None: the caller's own word counts
     role: Role
+    expires: int | None = None  # ms; None for never
 
 
 class Strategy(Protocol):
@@ -64,7 +65,7 @@ class TokenAuthentication:
             if scheme.lower() != "bearer":
                 raise Unauthenticated
         token = self._tokens.authenticate(secret.strip())
-        return Identity(project=token.project, role=token.role)
+        return Identity(project=token.project, role=token.role, expires=token.expires)
 
 
 def strategy(name: str, tokens: TokenService) -> Strategy:

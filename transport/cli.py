@@ -38,6 +38,7 @@ def serve(config: Path | None, **given: object) -> None:
 
     loaded = start(config, **given)
     check_exposure(loaded.settings)
+    check_exposure(loaded.settings, "websocket.bind")
     raise SystemExit(supervise(loaded))
 
 
@@ -49,9 +50,25 @@ def api(config: Path | None, **given: object) -> None:
 
     settings = start(config, **given).settings
     check_exposure(settings)
-    from transport import server
+    from transport.server import run
+    from transport.wsgi.server import RestServer
 
-    server.run(settings)
+    run(RestServer(settings))
+
+
+@hermod.command()
+@flags("config", "store", "websocket_bind", "websocket_workers")
+def websocket(config: Path | None, **given: object) -> None:
+    """Run the websocket service."""
+    from transport.settings import check_exposure
+
+    settings = start(config, **given).settings
+    refuse_memory(settings)
+    check_exposure(settings, "websocket.bind")
+    from transport.server import run
+    from transport.websocket.server import WebsocketServer
+
+    run(WebsocketServer(settings))
 
 
 @hermod.command()

@@ -33,6 +33,12 @@ FLAGS: dict[str, Callable[[Any], Any]] = {
     "workers": click.option(
         "--workers", "api__workers", metavar="N", help="Worker processes (HERMOD_API_WORKERS)."
     ),
+    "websocket_bind": click.option(
+        "--bind", "websocket__bind", metavar="HOST:PORT", help="Address to listen on (HERMOD_WEBSOCKET_BIND)."
+    ),
+    "websocket_workers": click.option(
+        "--workers", "websocket__workers", metavar="N", help="Worker processes (HERMOD_WEBSOCKET_WORKERS)."
+    ),
     "threads": click.option(
         "--threads", "api__threads", metavar="N", help="Threads per worker (HERMOD_API_THREADS)."
     ),

@@ -1,11 +1,10 @@
-"""Serves the REST application with gunicorn, configured from the settings alone."""
+"""Runs an application in gunicorn, configured from the settings alone: what the services have in common."""
 
 from __future__ import annotations
 
 import os
 import socket
-import struct
-import threading
+from abc import abstractmethod
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any
 
@@ -13,17 +12,14 @@ import structlog
 from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
 from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
 from gunicorn.glogging import Logger  # type: ignore[import-untyped]
-from gunicorn.workers.gthread import ThreadWorker  # type: ignore[import-untyped]
 
 from queues.errors import HermodError, StoreUnavailable
-from transport.janitor import run_janitor
 
 # Imported before the fork, so that the workers share the memory and start at once.
 from transport.wiring import open_service
-from transport.wsgi.app import create_app
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from transport.service import Service
     from transport.settings import Settings
@@ -32,9 +28,6 @@ _MEMORY_FOLDER = "/dev/shm"  # noqa: S108 - gunicorn creates its files there saf
 _LONGEST_REQUEST_LINE = 8190  # bytes; gunicorn knows no higher bound
 _LONGEST_HEADER = 8190  # bytes
 _MOST_HEADERS = 100
-_CONNECTIONS = 1000  # kept open by one worker at a time, beside those that it serves
-_READ_TIMEOUT = 10  # seconds without a byte after which a client is given up
-_JANITOR_END = 5.0  # seconds that a step of the janitor's may take when the process ends
 
 log = structlog.get_logger()
 
@@ -45,22 +38,34 @@ class CannotListen(HermodError):
     code = "cannot-listen"
 
 
-class Server(BaseApplication):  # type: ignore[misc]
-    """The REST service in a master and some worker processes."""
+class GunicornServer(BaseApplication):  # type: ignore[misc]
+    """A service in a master and some worker processes."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._open = ExitStack()  # what a worker has opened; empty in the master
-        self._service: Service | None = None  # that of a worker
+        self.opened = ExitStack()  # what a worker has opened; empty in the master
         super().__init__()
+
+    @property
+    @abstractmethod
+    def address(self) -> tuple[str, int]:
+        """Host and port to listen on."""
+
+    @abstractmethod
+    def options(self) -> Mapping[str, object]:
+        """Return what is special about this service, by gunicorn's names."""
+
+    @abstractmethod
+    def application(self, service: Service) -> Callable[..., object]:
+        """Build the application of a worker."""
 
     def load_config(self) -> None:
         """Set every option that matters; one that this gunicorn does not know is not needed there."""
-        for name, value in _options(self.settings).items():
+        for name, value in {**_common(self.settings), **self.options()}.items():
             if name in self.cfg.settings:
                 self.cfg.set(name, value)
         self.cfg.set("when_ready", _announce)
-        self.cfg.set("worker_exit", lambda _arbiter, _worker: self._open.close())
+        self.cfg.set("worker_exit", lambda _arbiter, _worker: self.opened.close())
 
     def load(self) -> Callable[..., object]:
         """Open the service and build its application; runs in each worker, after the fork."""
@@ -69,45 +74,8 @@ class Server(BaseApplication):  # type: ignore[misc]
         except HermodError as error:
             log.error("a worker cannot start", reason=str(error))  # noqa: TRY400 - expected, so no traceback
             raise SystemExit(Arbiter.APP_LOAD_ERROR) from error
-        self._open.callback(service.close)
-        self._service = service
-        if self.settings.in_memory:
-            from transport.notifier import NotifierThread
-
-            self._open.enter_context(_JanitorThread(service, self.settings))
-            self._open.enter_context(NotifierThread(service))
-        return _at_work(service, create_app(service))
-
-    def let_go(self) -> None:
-        """Answer those who wait for messages, for the process is to end."""
-        if self._service is not None:
-            self._service.waiting.close()
-
-
-def _at_work(service: Service, app: Callable[..., object]) -> Callable[..., object]:
-    """Let no more threads work at once than were asked for: those beyond are there to wait."""
-
-    def bounded(environ: object, start_response: object) -> object:
-        with service.waiting.busy():
-            return app(environ, start_response)
-
-    return bounded
-
-
-class _JanitorThread:
-    """A janitor for the store that no other process could clean."""
-
-    def __init__(self, service: Service, settings: Settings) -> None:
-        self._stop = threading.Event()
-        arguments = (service, settings, self._stop)
-        self._thread = threading.Thread(target=run_janitor, args=arguments, name="janitor", daemon=True)
-
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join(_JANITOR_END)
+        self.opened.callback(service.close)
+        return self.application(service)
 
 
 class _QuietLogger(Logger):  # type: ignore[misc]
@@ -123,7 +91,7 @@ class _QuietLogger(Logger):  # type: ignore[misc]
         """Write nothing: the application logs each request itself."""
 
 
-def run(settings: Settings) -> None:
+def run(server: GunicornServer) -> None:
     """Serve until told to stop; ends in SystemExit, with 1 if anything failed.
 
     A store that does not answer is no reason not to start: until it does, requests get
@@ -131,15 +99,15 @@ def run(settings: Settings) -> None:
     and StoreUnsupported.
     """
     # One clear error beats one from each worker. Nothing stays open: connections do not survive a fork.
-    with closing(open_service(settings)) as service:
+    with closing(open_service(server.settings)) as service:
         try:
             service.clock()
         except StoreUnavailable as error:
             log.warning("the store does not answer yet", reason=str(error))
-    _check_free(settings.api.address())
+    _check_free(server.address)
     master = os.getpid()
     try:
-        Server(settings).run()
+        server.run()
     except SystemExit as end:
         if os.getpid() != master:  # a worker: gunicorn tells by the code whether to start another one
             raise
@@ -158,31 +126,8 @@ def _check_free(address: tuple[str, int]) -> None:
             raise CannotListen(f"Cannot listen on {host} port {port}: {error.strerror}.") from error
 
 
-class PatientWorker(ThreadWorker):  # type: ignore[misc]
-    """A worker whose threads do not wait forever for clients that stop sending."""
-
-    def enqueue_req(self, conn: Any) -> None:  # noqa: ANN401 - gunicorn has no types
-        """Bound every read from the connection, and hand it to a thread."""
-        seconds = struct.pack("ll", _READ_TIMEOUT, 0)
-        conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, seconds)
-        super().enqueue_req(conn)
-
-    def handle_exit(self, *signal: Any) -> None:  # noqa: ANN401 - gunicorn has no types
-        """Begin to end: whoever waits for messages waits no longer."""
-        super().handle_exit(*signal)
-        self.app.let_go()
-
-
-def _options(settings: Settings) -> dict[str, object]:
-    api = settings.api
+def _common(settings: Settings) -> Mapping[str, object]:
     return {
-        "bind": api.bind,
-        "worker_class": PatientWorker,
-        "workers": api.workers,
-        "threads": api.threads + api.waiters,
-        "worker_connections": _CONNECTIONS + api.threads + api.waiters,
-        "graceful_timeout": api.graceful_timeout,
-        "keepalive": api.keepalive,
         "preload_app": False,
         "proc_name": "hermod",
         "logger_class": _QuietLogger,

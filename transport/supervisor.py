@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from transport.settings import Loaded
 
 #: What `hermod serve` runs; each is a command of its own.
-PARTS = ("api", "janitor", "notifier")
+PARTS = ("api", "websocket", "janitor", "notifier")
 
 _LONGEST_PAUSE = 30.0  # seconds before a part is started again
 _MARGIN = 5.0  # seconds that a part has to end when its requests have finished
@@ -45,7 +45,7 @@ def supervise(loaded: Loaded) -> int:
     """Run all parts with these settings; return the exit code."""
     settings = loaded.settings
     return Supervisor(
-        # The one process that has a memory: store is its own janitor and notifier.
+        # The one process that has a memory: store is its own janitor and notifier, and knows no websockets.
         parts=("api",) if settings.in_memory else PARTS,
         environ=loaded.environ(),
         grace=settings.api.graceful_timeout + _MARGIN,

@@ -66,6 +66,10 @@ class ClaimService:
             self.release(address, claimed.claim.id)  # for somebody who has the key
             raise
 
+    def check(self, *, ttl: int | None, grace: int | None) -> None:
+        """Raise Invalid for terms that no claim may have."""
+        self._lease(ttl, grace)
+
     def read(self, address: Address, claim_id: str) -> SeenClaim:
         """Return a live claim with what is left of its messages.
 

@@ -145,17 +145,12 @@ class QueueService:
         """Return a queue as declared, or None."""
         return self._catalogue.find(address)
 
-    def metadata(self, address: Address) -> JsonObject:
-        """Return the metadata with the reserved defaults; those of a missing queue are the defaults."""
-        queue = self.find(address)
-        return self.complete({} if queue is None else queue.metadata)
-
     def complete(self, metadata: JsonObject) -> JsonObject:
         """Fill in the reserved defaults."""
         return with_defaults(metadata, self._limits, attributes=self._catalogue.kind.attributes)
 
     def update(self, address: Address, changes: Json) -> JsonObject:
-        """Apply a JSON patch to the metadata, all or nothing; return the result with defaults.
+        """Apply a JSON patch to the metadata, all or nothing; return the result.
 
         A queue that asks for another flavor is moved to one of its pools, in a while.
 
@@ -182,7 +177,7 @@ class QueueService:
             if self._catalogue.replace(replace(queue, metadata=metadata)):
                 if asks:
                     self._catalogue.ask_to_move(address)
-                return self.complete(metadata)
+                return metadata
         raise ConcurrentChange
 
     def delete(self, address: Address) -> None:

@@ -359,6 +359,8 @@ def _check_options(options: Json) -> None:
     for name in ("post_data", "from", "subject"):
         if options.get(name) is not None and not isinstance(options[name], str):
             raise Invalid(f"The option {name} must be a text.")
+    if not isinstance(options.get("sequence", False), bool):
+        raise Invalid("The option sequence must be true or false.")
     if options.get("format") is not None and options["format"] not in FORMATS:
         raise Invalid(f"The option format must be one of {', '.join(FORMATS)}.")
     if options.get("_retry_policy") is not None:

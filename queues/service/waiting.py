@@ -13,10 +13,10 @@ import math
 import time
 from asyncio import AbstractEventLoop
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from threading import Event, Lock, Semaphore
-from typing import Generic, TypeAlias, TypeVar, Union
+from typing import Generic, Protocol, TypeAlias, TypeVar, Union
 
 from queues.limits import MAX_WAIT, check_range
 from queues.models import Address
@@ -24,6 +24,14 @@ from queues.ports import MessageStore
 from queues.service.catalogue import Catalogue
 
 T = TypeVar("T")
+
+
+class Call(Protocol):
+    """Runs something that waits for a store in a thread."""
+
+    def __call__(self, work: Callable[[], T], /) -> Awaitable[T]:
+        """Return what it returns."""
+
 
 Wake: TypeAlias = Callable[[], None]
 
@@ -197,7 +205,7 @@ class Vigil(Generic[T]):
         alone: bool,
     ) -> None:
         self._room = room
-        self._address = address
+        self.address = address
         self._attempt = attempt
         self._enough = enough
         self._alone = alone
@@ -228,8 +236,31 @@ class Vigil(Generic[T]):
         """Begin to wait. `wake` may be called from any thread."""
         with ExitStack() as stack:
             self._wake = wake
-            self._line = stack.enter_context(self._room.queue_up(self._address, wake, alone=self._alone))
+            self._line = stack.enter_context(self._room.queue_up(self.address, wake, alone=self._alone))
             yield
+
+    async def sit(self, call: Call, rescue: Callable[[T], Awaitable[None]]) -> T:
+        """Wait without a thread: `call` runs each step in one.
+
+        Whoever is cancelled while something is being found has it rescued.
+        """
+        bell = asyncio.Event()
+        with self.begun(bell_of(asyncio.get_running_loop(), bell)):
+            while pause := await self._step_shielded(call, rescue):
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(bell.wait(), pause)
+                bell.clear()
+        return self.found
+
+    async def _step_shielded(self, call: Call, rescue: Callable[[T], Awaitable[None]]) -> float:
+        step = asyncio.ensure_future(call(self.step))
+        try:
+            return await asyncio.shield(step)
+        except asyncio.CancelledError:
+            await asyncio.gather(step, return_exceptions=True)
+            if self._enough(self.found):
+                await rescue(self.found)
+            raise
 
     def step(self) -> float:
         """Try, if it is this one's turn; return the seconds to wait until the next step, 0 when it is over."""
@@ -240,5 +271,5 @@ class Vigil(Generic[T]):
         if not self.over and line.is_first(wake):
             self.found = self._attempt()
             if not self.over:
-                pause = self._room.follow(line, self._address)
+                pause = self._room.follow(line, self.address)
         return 0 if self.over else max(_SHORTEST, min(pause, self._until - self._room.timer()))

@@ -42,6 +42,7 @@ class SeenStats:
 
     stats: Stats
     now: int
+    exists: bool  # whether there is such a queue
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +82,9 @@ def queue_create(service: Service, caller: Caller, args: QueueCreate, *, of: Fam
 
 
 def queue_get(service: Service, caller: Caller, args: QueueRef, *, of: Family = QUEUES) -> JsonObject:
-    """Return a queue's metadata with the reserved defaults."""
-    return of.service(service).metadata(address_of(caller, args.queue_name, of))
+    """Return a queue's metadata as stored; those of a missing one are empty."""
+    found = of.service(service).find(address_of(caller, args.queue_name, of))
+    return {} if found is None else found.metadata
 
 
 def queue_exists(service: Service, caller: Caller, args: QueueRef, *, of: Family = QUEUES) -> None:
@@ -92,7 +94,7 @@ def queue_exists(service: Service, caller: Caller, args: QueueRef, *, of: Family
 
 
 def queue_update(service: Service, caller: Caller, args: QueueUpdate, *, of: Family = QUEUES) -> JsonObject:
-    """Patch a queue's metadata; return the result with the reserved defaults."""
+    """Patch a queue's metadata; return the result as stored."""
     return of.service(service).update(address_of(caller, args.queue_name, of), args.changes)
 
 
@@ -103,8 +105,10 @@ def queue_delete(service: Service, caller: Caller, args: QueueRef, *, of: Family
 
 def queue_get_stats(service: Service, caller: Caller, args: QueueRef, *, of: Family = QUEUES) -> SeenStats:
     """Count a queue's messages."""
-    stats, now = of.service(service).stats(address_of(caller, args.queue_name, of))
-    return SeenStats(stats=stats, now=now)
+    address = address_of(caller, args.queue_name, of)
+    stats, now = of.service(service).stats(address)
+    exists = stats.total > 0 or of.service(service).find(address) is not None
+    return SeenStats(stats=stats, now=now, exists=exists)
 
 
 def queue_purge(service: Service, caller: Caller, args: QueuePurge, *, of: Family = QUEUES) -> None:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from queues.errors import Invalid
 from queues.models import Caller, DeliveryCounts, PendingDelivery, Subscription
+from queues.service.subscriptions import Made
 from transport.dispatch import Operation
 from transport.operations.queues import address_of
 from transport.schemas.subscriptions import (
@@ -48,12 +49,12 @@ def subscription_list(service: Service, caller: Caller, args: SubscriptionList) 
     return SubscriptionPage(subscriptions=page, now=now)
 
 
-def subscription_create(service: Service, caller: Caller, args: SubscriptionCreate) -> str:
-    """Subscribe somebody to a queue; return the subscription's id."""
+def subscription_create(service: Service, caller: Caller, args: SubscriptionCreate) -> Made:
+    """Subscribe somebody to a queue."""
     address = address_of(caller, args.queue_name)
     made = service.subscriptions.create(address, service.subscriptions.read(args.wish))
     service.confirmations.ask(made.subscription, confirmed=True)
-    return made.subscription.id
+    return made
 
 
 def subscription_get(service: Service, caller: Caller, args: SubscriptionRef) -> SubscriptionPage:

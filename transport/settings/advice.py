@@ -33,8 +33,9 @@ def check_exposure(settings: Settings, key: str = "api.bind") -> None:
 
 def warnings(settings: Settings) -> Iterator[str]:
     """Yield what an operator should think about, one sentence each."""
-    if _is_open(settings, "api.bind"):
-        yield "Whoever reaches api.bind can use every project: auth_strategy is none."
+    for key in ("api.bind", "websocket.bind"):
+        if _is_open(settings, key):
+            yield f"Whoever reaches {key} can use every project: auth_strategy is none."
     if any(len(key) < _GUESSABLE for key in settings.signed_url.signing_keys()):
         yield f"A key of signed_url.secret_keys has fewer than {_GUESSABLE} bytes and could be guessed."
 

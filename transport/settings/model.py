@@ -97,7 +97,7 @@ class WebsocketSettings(Section):
         default=1,
         ge=1,
         le=512,
-        description="Worker processes. With the memory: store the service runs inside the one process of the api.",
+        description="Worker processes. With the memory: store, which one process has for itself, there is no websocket service.",
     )
     threads: int = Field(
         default=16, ge=1, le=512, description="Threads per worker process that wait for the store."

@@ -17,6 +17,8 @@ from queues.service.flavors import Flavor
 from queues.service.health import StoreHealth
 from queues.service.messages import Page
 from queues.service.moving import Drain
+from queues.service.queues import QueueService
+from queues.service.subscriptions import Made
 from queues.signing import SignedUrl
 from transport import views
 from transport.operations.queues import QueuePage, SeenStats
@@ -58,7 +60,7 @@ def queue_page(request: RestRequest, response: falcon.Response, page: QueuePage)
     """Answer a page of queues."""
     detailed = request.boolean("detailed")
     path = f"/v2/{request.collection}"
-    complete = (request.service.topics if request.collection == "topics" else request.service.queues).complete
+    complete = _declared(request).complete
     queues = []
     for queue in page.queues:
         name = queue.address.queue
@@ -84,9 +86,9 @@ def queue_created(request: RestRequest, response: falcon.Response, new: bool) ->
     response.set_header("Location", request.queue_path)
 
 
-def metadata(_request: RestRequest, response: falcon.Response, value: JsonObject) -> None:
-    """Answer a queue's metadata."""
-    document(response, value)
+def metadata(request: RestRequest, response: falcon.Response, value: JsonObject) -> None:
+    """Answer a queue's metadata with the reserved defaults."""
+    document(response, _declared(request).complete(value))
 
 
 def stats(request: RestRequest, response: falcon.Response, seen: SeenStats) -> None:
@@ -208,9 +210,9 @@ def subscription(_request: RestRequest, response: falcon.Response, page: Subscri
     document(response, views.subscription(page.subscriptions[0], page.now))
 
 
-def subscribed(request: RestRequest, response: falcon.Response, subscription_id: str) -> None:
+def subscribed(request: RestRequest, response: falcon.Response, made: Made) -> None:
     """Answer the id of a subscription."""
-    document(response, {"subscription_id": subscription_id}, 201)
+    document(response, {"subscription_id": made.subscription.id}, 201)
     response.set_header("Location", f"{request.queue_path}/subscriptions")
 
 
@@ -291,6 +293,10 @@ def _paging(request: RestRequest) -> dict[str, Any]:
     if request.text("detailed"):
         kept["detailed"] = str(request.boolean("detailed")).lower()
     return kept
+
+
+def _declared(request: RestRequest) -> QueueService:
+    return request.service.topics if request.collection == "topics" else request.service.queues
 
 
 def _messages(request: RestRequest, messages: Iterable[Message], now: int) -> list[dict[str, Any]]:

@@ -1,0 +1,263 @@
+"""A live connection: reads requests one by one, and sends replies and what is pushed."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections import deque
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import falcon
+import structlog
+from falcon.asgi import WebSocket
+
+from queues.errors import HermodError
+from queues.models import Address, Subscription
+from queues.service.claims import SeenClaim
+from queues.service.pushes import Position
+from queues.service.waiting import Vigil
+from transport.auth import Identity
+from transport.dispatch import Reply, attempt
+from transport.websocket.frames import Payload
+from transport.websocket.leases import LeaseHolder
+from transport.websocket.session import Handled, LeaseWish, Session, Waiting
+from transport.websocket.streams import Member
+
+if TYPE_CHECKING:
+    from transport.websocket.node import Node
+
+GOING_AWAY = 1001
+POLICY_VIOLATION = 1008
+SERVICE_RESTART = 1012
+EXPIRED = 4003
+
+_MOST_BYTES = 16 * 1024 * 1024  # that may wait for a client to read them
+
+_log = structlog.stdlib.get_logger("hermod.websocket")
+
+
+class Connection:
+    """One client. Everything happens in the event loop, but what waits for a store."""
+
+    def __init__(self, node: Node, socket: WebSocket) -> None:
+        self.id = str(uuid.uuid4())
+        self.uri = f"{node.base_url}/{self.id}"
+        self.binary = False  # the encoding of what is pushed
+        self._node = node
+        self._socket = socket
+        self._session = Session(node.service, node.actions, self)
+        self._outgoing: deque[Payload] = deque()
+        self._bytes = 0  # in there
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self._sender: asyncio.Task[None] | None = None
+        self._closing: asyncio.Task[None] | None = None
+        self._members: dict[str, Member] = {}  # by id of the subscription
+        self._leases: dict[str, LeaseHolder] = {}  # likewise
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._expiry: asyncio.TimerHandle | None = None
+        self._heard = time.monotonic()  # when the client sent something last
+
+    async def run(self) -> None:
+        """Serve until the connection is closed by either side."""
+        _log.debug("connected", connection=self.id)
+        try:
+            reading: asyncio.Task[Payload] | None = None
+            while True:
+                payload = await (reading or asyncio.create_task(self._read()))
+                reading = None
+                self._heard = time.monotonic()
+                handled = await self._node.call(partial(self._session.handle, payload))
+                if isinstance(handled, Waiting):
+                    reading = asyncio.create_task(self._read())
+                    handled = await self._wait(handled, reading)
+                self.push(handled.reply)
+                if handled.then is not None:
+                    handled.then()
+        except falcon.WebSocketDisconnected as end:
+            _log.debug("disconnected", connection=self.id, code=end.code)
+        finally:
+            await self._clean_up()
+
+    async def _read(self) -> Payload:
+        payload = await self._socket.receive_media()
+        return payload if isinstance(payload, str | bytes) else b""  # as the handlers leave it
+
+    async def _wait(self, waiting: Waiting, reading: asyncio.Task[Payload]) -> Handled:
+        """Wait for messages, unless the client goes; raises WebSocketDisconnected."""
+        sitting = asyncio.create_task(self._sit(waiting))
+        await asyncio.wait((sitting, reading), return_when=asyncio.FIRST_COMPLETED)
+        if not sitting.done() and reading.exception() is None:
+            await asyncio.wait((sitting,))
+        if sitting.done():
+            return sitting.result()
+        sitting.cancel()
+        await asyncio.gather(sitting, return_exceptions=True)
+        raise falcon.WebSocketDisconnected
+
+    async def _sit(self, waiting: Waiting) -> Handled:
+        vigil: Vigil[Any] = waiting.vigil
+        try:
+            reply: Reply[Any] = Reply(
+                value=await vigil.sit(self._node.call, partial(self._rescue, vigil.address))
+            )
+        except HermodError as error:
+            reply = attempt(waiting.operation, _raiser(error))
+        return await self._node.call(lambda: waiting.finish(reply))
+
+    async def _rescue(self, address: Address, found: object) -> None:
+        """Give back what was claimed for a client that has gone."""
+        if isinstance(found, SeenClaim):
+            release = self._node.service.claims.release
+            await self._node.call(partial(release, address, found.claim.id))
+
+    # --- sending
+
+    def push(self, payload: Payload) -> None:
+        """Send a frame, when those before it are sent; a client that does not read is disconnected."""
+        if self._closing is not None:
+            return
+        if len(self._outgoing) >= self._node.settings.send_queue or self._bytes > _MOST_BYTES:
+            self.close(POLICY_VIOLATION, "The client reads too slowly.")
+            return
+        self._outgoing.append(payload)
+        self._bytes += len(payload)
+        if self._sender is None:
+            self._empty.clear()
+            self._sender = asyncio.create_task(self._send_all())
+
+    async def drained(self) -> None:
+        """Wait until no frame waits to be sent."""
+        await self._empty.wait()
+
+    async def _send_all(self) -> None:
+        try:
+            while self._outgoing:
+                payload = self._outgoing.popleft()
+                if isinstance(payload, str):
+                    await self._socket.send_text(payload)
+                else:
+                    await self._socket.send_data(payload)
+                self._bytes -= len(payload)
+        except (falcon.WebSocketDisconnected, falcon.OperationNotAllowed):
+            self._outgoing.clear()
+        finally:
+            self._sender = None
+            self._empty.set()
+
+    def close(self, code: int, reason: str) -> None:
+        """Close the connection; what is not sent yet is dropped."""
+        if self._closing is None:
+            self._outgoing.clear()
+            self._closing = asyncio.create_task(self._close(code, reason))
+
+    async def _close(self, code: int, reason: str) -> None:
+        _log.debug("closing", connection=self.id, code=code, reason=reason)
+        try:
+            await self._socket.close(code, reason)
+        except falcon.OperationNotAllowed:
+            return
+
+    # --- what requests change; see session.Link
+
+    @property
+    def room(self) -> int:
+        """How many subscriptions it may have still."""
+        return self._node.settings.subscriptions - len(self._members) - len(self._leases)
+
+    def follow(self, subscription: Subscription, after: Position, *, binary: bool) -> None:
+        """Begin to pass messages on."""
+        self.binary = binary
+        member = Member(subscription, self, after)
+        self._members[subscription.id] = member
+        self._spawn(self._node.join(member))
+
+    def lease(self, wish: LeaseWish) -> None:
+        """Begin to lease messages."""
+        self._leases[wish.id] = LeaseHolder(self._node.service, wish, self, self._node.call)
+
+    def forget(self, subscription_id: str) -> None:
+        """Pass no more messages on."""
+        member = self._members.pop(subscription_id, None)
+        if member is not None:
+            member.gone = True
+            self._spawn(self._node.leave(member))
+        holder = self._leases.pop(subscription_id, None)
+        if holder is not None:
+            self._spawn(holder.close())
+
+    def settled(self, claim_id: str) -> None:
+        """Note that a leased message is done with, or was given back."""
+        for holder in self._leases.values():
+            holder.settle(claim_id)
+
+    def renewed(self, claim_id: str, seconds: int) -> None:
+        """Note that a leased message stays so for longer."""
+        for holder in self._leases.values():
+            holder.renew(claim_id, seconds)
+
+    def leases(self, subscription_id: str) -> bool:
+        """Whether messages are leased to a subscription of this connection."""
+        return subscription_id in self._leases
+
+    def authenticated(self, identity: Identity) -> None:
+        """Note who speaks, and close the connection when that is over."""
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
+        if identity.expires is not None:
+            left = (identity.expires - self._node.service.clock()) / 1000
+            loop = asyncio.get_running_loop()
+            self._expiry = loop.call_later(max(0.0, left), self.expire)
+
+    def expire(self) -> None:
+        """Close the connection, for nobody knows any more who speaks."""
+        self.close(EXPIRED, "Authentication expired.")
+
+    # --- what the node asks for now and then
+
+    def beat(self) -> None:
+        """Send the heartbeats of its subscriptions."""
+        for member in self._members.values():
+            if member.numbered:
+                member.beat()
+
+    async def look_after(self) -> None:
+        """Close a connection that is of no use any more, or whose token is not valid any more."""
+        idle = time.monotonic() - self._heard
+        if idle > self._node.settings.idle_timeout and not self._members and not self._leases:
+            self.close(GOING_AWAY, "Nothing was heard for too long.")
+        elif not await self._node.call(self._session.still_valid):
+            self.expire()
+
+    def _spawn(self, work: Any) -> None:  # noqa: ANN401 - a coroutine of whatever kind
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _clean_up(self) -> None:
+        """Give back what is leased, and remove the subscriptions that end with the connection."""
+        if self._expiry is not None:
+            self._expiry.cancel()
+        self._outgoing.clear()
+        self._empty.set()
+        members, holders = list(self._members.values()), list(self._leases.values())
+        for member in members:
+            member.gone = True
+        self._members.clear()
+        self._leases.clear()
+        await asyncio.gather(
+            *(holder.close() for holder in holders),
+            *(self._node.part(member) for member in members),
+            *self._tasks,
+            return_exceptions=True,
+        )
+
+
+def _raiser(error: HermodError) -> Any:  # noqa: ANN401 - returns nothing
+    def fail() -> None:
+        raise error
+
+    return fail

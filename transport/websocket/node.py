@@ -1,0 +1,148 @@
+"""A node: the connections of one process, the streams that they share, and what is looked after now and then."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TypeVar
+
+import falcon
+import structlog
+from falcon.asgi import Request, WebSocket
+
+from queues.errors import HermodError
+from queues.models import Address
+from transport.service import Service
+from transport.websocket.actions import actions
+from transport.websocket.connection import SERVICE_RESTART, Connection
+from transport.websocket.streams import Member, Stream
+
+T = TypeVar("T")
+
+_LOOK = 5.0  # seconds between two looks at subscriptions
+_TOKENS = 60.0  # seconds between two looks at a connection's token
+
+_log = structlog.get_logger()
+
+
+class Node:
+    """All connections of a process; lives in one event loop."""
+
+    def __init__(self, service: Service) -> None:
+        settings = service.settings
+        self.service = service
+        self.settings = settings.websocket
+        self.actions = actions(admin=settings.admin, pooling=settings.pooling)
+        host = self.settings.notification_host or socket.gethostname()
+        self.base_url = f"http://{host}:{self.settings.address()[1]}"
+        self._threads = ThreadPoolExecutor(self.settings.threads, thread_name_prefix="websocket")
+        self._connections: set[Connection] = set()
+        self._streams: dict[Address, Stream] = {}
+        self._closing = False
+        self._chores: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Begin to look after connections."""
+        self._chores = [
+            asyncio.create_task(self._often(self.settings.heartbeat, self._beat)),
+            asyncio.create_task(self._often(_LOOK, self._look_after_streams)),
+            asyncio.create_task(self._often(_TOKENS, self._look_after_connections)),
+        ]
+
+    async def drain(self) -> None:
+        """Tell all clients to connect again, elsewhere perhaps."""
+        self._closing = True
+        self.service.waiting.close()
+        for connection in list(self._connections):
+            connection.close(SERVICE_RESTART, "The service restarts; connect again.")
+
+    async def stop(self) -> None:
+        """End, when the connections are closed."""
+        for chore in self._chores:
+            chore.cancel()
+        await asyncio.gather(*self._chores, return_exceptions=True)
+        for stream in list(self._streams.values()):
+            await stream.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def serve(self, request: Request, websocket: WebSocket) -> None:
+        """Serve a client for as long as it is connected."""
+        self._check_origin(request)
+        if self._closing or len(self._connections) >= self.settings.connections:
+            raise falcon.HTTPServiceUnavailable
+        await websocket.accept()
+        connection = Connection(self, websocket)
+        self._connections.add(connection)
+        try:
+            await connection.run()
+        finally:
+            self._connections.discard(connection)
+
+    async def call(self, work: Callable[[], T], /) -> T:
+        """Run something that waits for a store in a thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    async def join(self, member: Member) -> None:
+        """Pass the messages of a queue on to a subscription."""
+        address = member.subscription.address
+        stream = self._streams.get(address)
+        if stream is None:
+            stream = self._streams[address] = Stream(self.service, address, self.call)
+        try:
+            await stream.join(member)
+        except HermodError as error:
+            _log.warning("cannot pass messages on", queue=address.queue, reason=str(error))
+            member.listener.forget(member.subscription.id)
+
+    async def leave(self, member: Member) -> None:
+        """Pass nothing more on to a subscription."""
+        address = member.subscription.address
+        stream = self._streams.get(address)
+        if stream is not None:
+            stream.leave(member.subscription.id)
+            if stream.deserted:
+                del self._streams[address]
+                await stream.close()
+
+    async def part(self, member: Member) -> None:
+        """Remove a subscription whose connection is closed, unless another one may go on with it."""
+        await self.leave(member)
+        if not member.numbered:
+            subscription = member.subscription
+            remove = partial(self.service.subscriptions.delete, subscription.address, subscription.id)
+            try:
+                await self.call(remove)
+            except HermodError as error:  # it expires
+                _log.warning("cannot remove a subscription", reason=str(error))
+
+    def _check_origin(self, request: Request) -> None:
+        """Refuse pages of foreign origins; raises HTTPForbidden."""
+        origin = request.get_header("Origin")
+        allowed = self.settings.allowed_origins
+        if origin is None or "*" in allowed or origin in allowed:
+            return
+        if origin.partition("://")[2] != request.get_header("Host"):
+            raise falcon.HTTPForbidden
+
+    async def _often(self, seconds: float, chore: Callable[[], object]) -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            try:
+                await chore()  # type: ignore[misc]
+            except HermodError as error:
+                _log.warning("cannot look after connections", reason=str(error))
+
+    async def _beat(self) -> None:
+        for connection in list(self._connections):
+            connection.beat()
+
+    async def _look_after_streams(self) -> None:
+        for stream in list(self._streams.values()):
+            await stream.look_after()
+
+    async def _look_after_connections(self) -> None:
+        for connection in list(self._connections):
+            await connection.look_after()

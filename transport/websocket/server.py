@@ -1,0 +1,124 @@
+"""Serves the websocket application with gunicorn's ASGI worker."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from gunicorn.asgi import websocket as gunicorn_websocket  # type: ignore[import-untyped]
+from gunicorn.workers.gasgi import ASGIWorker  # type: ignore[import-untyped]
+
+from transport.server import GunicornServer
+from transport.websocket.app import create_app
+from transport.websocket.node import Node
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from transport.service import Service
+    from transport.settings import Settings
+
+_MARGIN = 65536  # bytes that a frame may have beside the messages in it
+_FLUSH = 1.0  # seconds that a client has to take what was sent before its connection was closed
+_PINGS = 2  # intervals of silence after which a client is given up
+_SPARE = 100  # connections beyond the bound, to be refused politely
+
+
+class WebsocketServer(GunicornServer):
+    """The websocket service."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.node: Node | None = None  # that of a worker
+        super().__init__(settings)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port to listen on."""
+        return self.settings.websocket.address()
+
+    def options(self) -> Mapping[str, object]:
+        """Return what is special about this service."""
+        own = self.settings.websocket
+        return {
+            "bind": own.bind,
+            "worker_class": SocketWorker,
+            "workers": own.workers,
+            "graceful_timeout": own.graceful_timeout,
+            "worker_connections": own.connections + _SPARE,
+            "websocket_max_message_size": self.settings.limits.max_messages_post_size + _MARGIN,
+            "asgi_loop": "asyncio",
+            "asgi_lifespan": "on",
+        }
+
+    def application(self, service: Service) -> Callable[..., object]:
+        """Build the application of a worker."""
+        self.node = Node(service)
+        return create_app(self.node)
+
+
+class SocketWorker(ASGIWorker):  # type: ignore[misc]
+    """A worker that tells its clients to go elsewhere before it ends, and pings those that are silent."""
+
+    def init_process(self) -> None:
+        """Have connections speak by our rules too."""
+        SocketProtocol.ping_interval = self.app.settings.websocket.ping_interval
+        # gunicorn looks the class up when a client connects, and has no other place to say which.
+        gunicorn_websocket.WebSocketProtocol = SocketProtocol
+        super().init_process()
+
+    def handle_exit_signal(self) -> None:
+        """Begin to end."""
+        super().handle_exit_signal()
+        if self.app.node is not None:
+            self._drain = self.loop.create_task(self.app.node.drain())
+
+
+class SocketProtocol(gunicorn_websocket.WebSocketProtocol):  # type: ignore[misc]
+    """One connection, as gunicorn has it, with what it lacks: pings, and an end to those who do not read."""
+
+    ping_interval = 20.0  # seconds
+
+    def __init__(self, *args: Any, **named: Any) -> None:  # noqa: ANN401 - gunicorn's
+        super().__init__(*args, **named)
+        self._heard = time.monotonic()
+
+    async def run(self) -> None:
+        """Serve, and ping now and then."""
+        self._ping_later()
+        try:
+            await super().run()
+        finally:
+            self._timer.cancel()
+
+    def feed_data(self, data: bytes) -> None:
+        """Take what the client sent."""
+        self._heard = time.monotonic()
+        super().feed_data(data)
+
+    async def _send(self, message: dict[str, Any]) -> None:
+        await super()._send(message)
+        if message["type"] == "websocket.close" and self.accepted:
+            # Closing waits for the client to read; one that does not is not waited for.
+            asyncio.get_running_loop().call_later(_FLUSH, self.transport.abort)
+
+    def _unmask(self, payload: bytes, masking_key: bytes) -> bytes:
+        """Apply the mask to all bytes at once: gunicorn does it one by one."""
+        size = len(payload)
+        mask = (masking_key * (size // 4 + 1))[:size]
+        order = sys.byteorder
+        return (int.from_bytes(payload, order) ^ int.from_bytes(mask, order)).to_bytes(size, order)
+
+    def _ping_later(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(self.ping_interval, self._ping)
+
+    def _ping(self) -> None:
+        silence = time.monotonic() - self._heard
+        if silence > _PINGS * self.ping_interval:
+            self.transport.abort()
+            return
+        if self.accepted and not self.closed and silence >= self.ping_interval:
+            self.transport.write(b"\x89\x00")
+        self._ping_later()

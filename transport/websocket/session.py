@@ -1,0 +1,438 @@
+"""What one connection says, and what it is answered: everything that needs no event loop.
+
+A session handles one request at a time, in whatever thread. What a request changes about the
+connection itself happens when its reply is on its way: see `Handled.then`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+
+from queues.errors import (
+    BadSignature,
+    ClaimNotHeld,
+    Invalid,
+    MessageNotFound,
+    SubscriberTaken,
+    Unauthenticated,
+)
+from queues.identity import new_claim_id
+from queues.limits import check_range
+from queues.models import Caller, Push, Role, Subscription
+from queues.service.pushes import Position
+from queues.service.subscriptions import Terms
+from queues.service.waiting import Vigil
+from queues.signing import SignedUrl
+from transport.auth import Identity, NoAuthentication, client_id_of, project_of, strategy
+from transport.dispatch import Reply, attempt, dispatch
+from transport.operations.queues import address_of
+from transport.problems import INTERNAL, Problem
+from transport.service import Service
+from transport.websocket import frames
+from transport.websocket.actions import Action, Answer, WishBody, taken
+from transport.websocket.frames import Frame, FrameRefused, Payload
+from transport.websocket.request import Headers, SocketRequest, arguments, checked_headers
+
+_MOST_CREDIT = 1000  # messages that may be leased to one subscription at a time
+_NOBODY = " "  # the project of those who name the empty one, which no other transport lets anybody name
+
+
+class ClaimMode(msgspec.Struct, frozen=True, kw_only=True):
+    """How messages are leased to a subscription."""
+
+    credit: int = 10  # messages at a time
+    claim_ttl: int | None = None  # seconds
+    claim_grace: int | None = None  # seconds
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LeaseWish:
+    """A subscription that wants messages leased to it, as long as its connection lasts."""
+
+    id: str
+    caller: Caller
+    queue_name: str
+    mode: ClaimMode
+    binary: bool
+
+
+class Link(Protocol):
+    """The connection, as its session sees it; to be called within its event loop, but for what is fixed."""
+
+    id: str  # never used again
+    uri: str  # what its subscriptions show as their subscriber
+
+    @property
+    def room(self) -> int:
+        """How many subscriptions it may have still."""
+
+    def follow(self, subscription: Subscription, after: Position, *, binary: bool) -> None:
+        """Begin to pass messages on."""
+
+    def lease(self, wish: LeaseWish) -> None:
+        """Begin to lease messages."""
+
+    def forget(self, subscription_id: str) -> None:
+        """Pass no more messages on."""
+
+    def settled(self, claim_id: str) -> None:
+        """Note that a leased message is done with, or was given back."""
+
+    def renewed(self, claim_id: str, seconds: int) -> None:
+        """Note that a leased message stays so for longer."""
+
+    def authenticated(self, identity: Identity) -> None:
+        """Note who speaks, and until when."""
+
+    def leases(self, subscription_id: str) -> bool:
+        """Whether messages are leased to a subscription of this connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class Handled:
+    """A request that was answered."""
+
+    reply: Payload
+    then: Callable[[], None] | None = None  # to be called when the reply is on its way
+
+
+class Waiting(NamedTuple):
+    """A request that waits for messages."""
+
+    vigil: Vigil[Any]
+    operation: str
+    finish: Callable[[Reply[Any]], Handled]
+
+
+@dataclass
+class Session:
+    """The state of one connection, and the way its requests are handled."""
+
+    service: Service
+    actions: Mapping[str, Action]
+    link: Link
+    _identity: Identity | None = field(default=None, init=False)
+    _token: str | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        self._strategy = strategy(self.service.settings.auth_strategy, self.service.tokens)
+        self._trusting = isinstance(self._strategy, NoAuthentication)
+
+    def handle(self, payload: Payload) -> Handled | Waiting:
+        """Handle a request; raises nothing."""
+        try:
+            return self._handle(frames.read(payload))
+        except FrameRefused as refusal:
+            return _refused(refusal.frame, refusal)
+
+    def still_valid(self) -> bool:
+        """Whether the connection may go on: its token was neither revoked nor has it expired."""
+        if self._token is None:
+            return True
+        try:
+            self._identity = self._strategy.identify({"X-Auth-Token": self._token}.get)
+        except Unauthenticated:
+            self._identity = self._token = None
+            return False
+        return True
+
+    def _handle(self, frame: Frame) -> Handled | Waiting:
+        name = frame.action
+        if name == "authenticate":
+            return self._authenticate(frame)
+        own = _CONNECTION_ACTIONS.get(name) if isinstance(name, str) else None
+        action = self.actions.get(name) if isinstance(name, str) else None
+        if own is None and action is None:
+            raise FrameRefused(f"{name} is not a valid action", frame)
+        headers = checked_headers(frame, Headers)
+        read = attempt(str(name), partial(self._caller, frame, headers, action))
+        caller = read.value
+        if caller is None:
+            return _told(frame, read.problem or INTERNAL)
+        if own is None and name == "subscription_create" and self._means_connection(frame):
+            own = Session._subscribe
+        if own is not None:
+            reply = attempt(str(name), partial(own, self, frame, caller))
+            return reply.value if reply.value is not None else _told(frame, reply.problem or INTERNAL)
+        assert action is not None  # noqa: S101 - one of the two is there
+        return self._act(frame, caller, action)
+
+    def _act(self, frame: Frame, caller: Caller, action: Action) -> Handled | Waiting:
+        """Run an operation."""
+        request = SocketRequest(frame, self.service, caller)
+        args: Any = None
+
+        def read() -> Any:  # noqa: ANN401 - the arguments of whatever operation
+            nonlocal args
+            args = action.read(request)
+            return args
+
+        def finish(reply: Reply[Any]) -> Handled:
+            if reply.problem is not None:
+                return _told(frame, reply.problem, args)
+            answer = action.answer(request, args, reply.value)
+            return Handled(frames.reply(frame, *answer), self._consequence(action, args))
+
+        if action.operation.name == "subscription_delete" and (own := self._drop_lease(frame)):
+            return own
+        reply = dispatch(self.service, action.operation, caller, read)
+        if isinstance(reply.value, Vigil):
+            return Waiting(reply.value, action.operation.name, finish)
+        return finish(reply)
+
+    def _consequence(self, action: Action, args: Any) -> Callable[[], None] | None:  # noqa: ANN401 - see read
+        """Return what an operation that was done changes about this connection."""
+        match action.operation.name:
+            case "subscription_delete":
+                return partial(self.link.forget, args.subscription_id)
+            case "message_delete" if args.claim_id:
+                return partial(self.link.settled, args.claim_id)
+            case "claim_delete":
+                return partial(self.link.settled, args.claim_id)
+            case "claim_update":
+                seconds = args.ttl or self.service.settings.limits.default_claim_ttl
+                return partial(self.link.renewed, args.claim_id, seconds)
+        return None
+
+    # --- who speaks
+
+    def _authenticate(self, frame: Frame) -> Handled:
+        if self._trusting:
+            return Handled(frames.reply(frame, 200, {"message": "Authentified."}, bare=True))
+        headers = checked_headers(frame, _Credentials)
+        self._identity = self._token = None
+        reply = attempt("authenticate", lambda: self._strategy.identify({"X-Auth-Token": headers.token}.get))
+        if reply.value is None:
+            status = reply.problem.status if reply.problem else INTERNAL.status
+            return Handled(frames.reply(frame, status, {"error": "Authentication failed."}, bare=True))
+        self._identity, self._token = reply.value, headers.token
+        return Handled(
+            frames.reply(frame, 200, {"message": "Authentified."}, bare=True),
+            partial(self.link.authenticated, reply.value),
+        )
+
+    def _caller(self, frame: Frame, headers: Headers, action: Action | None) -> Caller:
+        """Return who asks; raises NotAuthentified, and what is wrong with the headers."""
+        given = frame.headers or {}
+        named = {name: value for name, value in given.items() if isinstance(value, str)}
+        if self._trusting:
+            identity = self._strategy.identify(named.get)
+        elif self._identity is not None:
+            identity = self._identity
+        else:
+            identity = self._signed(frame, headers, action)
+        if identity.project is not None and identity.project != headers.project:
+            raise NotAuthentified
+        project = project_of(identity, {**named, "X-Project-ID": headers.project or _NOBODY}.get)
+        client_id = client_id_of(named.get, self.service.settings.wire)
+        return Caller(project=project, client_id=client_id, role=identity.role)
+
+    def _signed(self, frame: Frame, headers: Headers, action: Action | None) -> Identity:
+        """Verify a pre-signed request: it opens one queue's messages, and authenticates nothing else."""
+        try:
+            shown = msgspec.convert(frame.headers, _Signed)
+            queue = arguments(frame, _Named).queue_name
+            if action is None or action.method is None or not headers.project:
+                raise NotAuthentified
+            self.service.signer.verify(
+                SignedUrl(
+                    project=headers.project,
+                    paths=shown.paths,
+                    methods=shown.methods,
+                    expires=shown.expires,
+                    signature=shown.signature,
+                ),
+                method=action.method,
+                path=f"/v2/queues/{queue}/messages",
+                now=datetime.fromtimestamp(self.service.clock() / 1000, UTC),
+            )
+        except (msgspec.ValidationError, FrameRefused, BadSignature) as error:
+            raise NotAuthentified from error
+        return Identity(project=headers.project, role=Role.MEMBER)
+
+    # --- subscriptions of this connection
+
+    def _means_connection(self, frame: Frame) -> bool:
+        """Whether whoever subscribes means this connection."""
+        return not arguments(frame, _Subscriber).subscriber
+
+    def _subscribe(self, frame: Frame, caller: Caller) -> Handled:
+        """Subscribe this connection to a queue."""
+        self.service.access.check("subscription:create", caller)
+        body = arguments(frame, WishBody)
+        if self.link.room <= 0:
+            raise Invalid("This connection has as many subscriptions as it may have.")
+        given = {
+            name: value for name in ("ttl", "options") if (value := getattr(body, name)) is not msgspec.UNSET
+        }
+        terms = self.service.subscriptions.read(given)
+        options = terms.options or {}
+        if options.get("mode") == "claim":
+            return self._lease(frame, caller, body)
+        if options.get("mode", "push") != "push":
+            raise Invalid("The option mode must be push or claim.")
+        return self._follow(frame, body, terms, resumable=bool(options.get("sequence")), caller=caller)
+
+    def _follow(
+        self, frame: Frame, body: WishBody, terms: Terms, *, resumable: bool, caller: Caller
+    ) -> Handled:
+        address = address_of(caller, body.queue_name)
+        after = self.service.pushes.end(address)
+        push = Push(connection=self.link.id, after=after.place, resumable=resumable)
+        try:
+            made = self.service.subscriptions.create(
+                address, replace(terms, subscriber=self.link.uri), push=push
+            )
+        except SubscriberTaken:
+            return Handled(frames.reply(frame, *taken(body.queue_name)))
+        subscription = made.subscription
+        message = f"Subscription {body.queue_name} created."
+        return Handled(
+            frames.reply(frame, 201, {"message": message, "subscription_id": subscription.id}),
+            partial(self.link.follow, subscription, after, binary=frame.binary),
+        )
+
+    def _lease(self, frame: Frame, caller: Caller, body: WishBody) -> Handled:
+        address_of(caller, body.queue_name)
+        self.service.access.check("claims:create", caller)
+        options = body.options if isinstance(body.options, dict) else {}
+        try:
+            mode = msgspec.convert(options, ClaimMode)
+        except msgspec.ValidationError as error:
+            raise Invalid(f"The options of a subscription in claim mode are wrong: {error}.") from error
+        check_range("credit", mode.credit, 1, _MOST_CREDIT)
+        self.service.claims.check(ttl=mode.claim_ttl, grace=mode.claim_grace)
+        wish = LeaseWish(
+            id=new_claim_id()[:24],
+            caller=caller,
+            queue_name=body.queue_name,
+            mode=mode,
+            binary=frame.binary,
+        )
+        message = f"Subscription {body.queue_name} created."
+        return Handled(
+            frames.reply(frame, 201, {"message": message, "subscription_id": wish.id}),
+            partial(self.link.lease, wish),
+        )
+
+    def _drop_lease(self, frame: Frame) -> Handled | None:
+        """Remove a subscription that leases; None where it is another one."""
+        id_ = arguments(frame, _SubscriptionNamed).subscription_id
+        if not self.link.leases(id_):
+            return None
+        return Handled(
+            frames.reply(frame, 204, f"Subscription {id_} removed."), partial(self.link.forget, id_)
+        )
+
+    def _resume(self, frame: Frame, caller: Caller) -> Handled:
+        """Go on with a subscription that an earlier connection had, behind what it saw last."""
+        self.service.access.check("subscription:create", caller)
+        body = arguments(frame, _ResumeBody)
+        address = address_of(caller, body.queue_name)
+        if self.link.room <= 0:
+            raise Invalid("This connection has as many subscriptions as it may have.")
+        subscription = self.service.subscriptions.get(address, body.subscription_id)
+        if subscription.push is None or not subscription.push.resumable:
+            raise Invalid("Only a subscription with the option sequence can be resumed.")
+        end = self.service.pushes.end(address)
+        base = subscription.push.after
+        check_range("sequence", body.sequence, 0, end.place - base)
+        after = replace(end, place=base + body.sequence)
+        page = self.service.pushes.read(address, after)
+        first = page[0].position.place if page else end.place + 1
+        gap = None
+        if first > after.place + 1:
+            gap = {"from": body.sequence + 1, "to": first - 1 - base}
+            after = replace(end, place=first - 1)
+        attached = self.service.subscriptions.attach(address, subscription.id, self.link.id)
+        return Handled(
+            frames.reply(
+                frame,
+                200,
+                {"subscription_id": subscription.id, "sequence": after.place - base, "gap": gap},
+            ),
+            partial(self.link.follow, attached, after, binary=frame.binary),
+        )
+
+
+#: Actions that mean this connection, and no operation of the service.
+_CONNECTION_ACTIONS: Mapping[str, Callable[[Session, Frame, Caller], Handled]] = {
+    "subscription_resume": Session._resume,
+}
+CONNECTION_ACTIONS = ("authenticate", *_CONNECTION_ACTIONS)
+
+
+class NotAuthentified(Unauthenticated):
+    """Not authentified."""
+
+    code = "not-authentified"
+
+
+class _Credentials(msgspec.Struct, rename={"project": "X-Project-ID", "token": "X-Auth-Token"}):
+    project: str
+    token: str
+
+
+class _Signed(
+    msgspec.Struct,
+    rename={
+        "signature": "URL-Signature",
+        "expires": "URL-Expires",
+        "methods": "URL-Methods",
+        "paths": "URL-Paths",
+    },
+):
+    signature: str
+    expires: str
+    methods: list[str]
+    paths: list[str]
+
+
+class _Named(msgspec.Struct):
+    queue_name: str
+
+
+class _SubscriptionNamed(msgspec.Struct):
+    subscription_id: str
+
+
+class _Subscriber(msgspec.Struct):
+    subscriber: str = ""
+
+
+class _ResumeBody(msgspec.Struct):
+    queue_name: str
+    subscription_id: str
+    sequence: int
+
+
+def _refused(frame: Frame, refusal: FrameRefused) -> Handled:
+    return Handled(frames.reply(frame, 400, {"error": str(refusal)}))
+
+
+def _told(frame: Frame, problem: Problem, args: Any = None) -> Handled:  # noqa: ANN401 - of whatever operation
+    """Answer what went wrong, in the shape that the protocol has for it."""
+    return Handled(frames.reply(frame, *_problem(problem, args)))
+
+
+def _problem(problem: Problem, args: Any) -> Answer:  # noqa: ANN401 - of whatever operation
+    text = problem.description or problem.title
+    match problem.code:
+        case FrameRefused.code:
+            return Answer(problem.status, {"error": text})
+        case NotAuthentified.code:
+            return Answer(403, {"error": "Not authentified."})
+        case SubscriberTaken.code:
+            return taken(getattr(args, "queue_name", ""))
+        case INTERNAL.code:
+            return Answer(problem.status, {"exception": text, "error": "Unexpected error."})
+        case ClaimNotHeld.code:
+            return Answer(problem.status, {"exception": text, "error": text})
+    short = problem.status == 400 or problem.code == MessageNotFound.code
+    return Answer(problem.status, {"exception": text, "error": None if short else text})
