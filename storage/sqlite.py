@@ -37,14 +37,17 @@ from queues.models import (
     Message,
     NewMessage,
     Once,
+    Outlook,
     Popped,
     Posted,
     Selection,
     Stats,
 )
 from storage.sqlite_file import SqliteFile
+from storage.sqlite_listener import SqliteListener
 from storage.sqlite_queue import (
     NEVER,
+    Mark,
     QueueHeader,
     create_queue,
     find_queue,
@@ -96,20 +99,23 @@ class SqliteStore:
 
     def __init__(self, file: SqliteFile, clock: Callable[[], int]) -> None:
         self._file = file
-        self.messages = SqliteMessages(file, clock)
-        self.transfers = SqliteTransfers(file)
+        self._listener = SqliteListener(file)
+        self.messages = SqliteMessages(file, self._listener, clock)
+        self.transfers = SqliteTransfers(file, self._listener)
         self.records = SqliteRecords(file)
 
     def close(self) -> None:
         """Close the file."""
+        self._listener.close()
         self._file.close()
 
 
 class SqliteMessages:
     """The data plane; see `queues.ports.MessageStore`."""
 
-    def __init__(self, file: SqliteFile, clock: Callable[[], int]) -> None:
+    def __init__(self, file: SqliteFile, listener: SqliteListener, clock: Callable[[], int]) -> None:
         self._file = file
+        self._listener = listener
         self.clock = clock
 
     def post(
@@ -123,6 +129,7 @@ class SqliteMessages:
         tickets: Sequence[NewMessage] | None = (),
     ) -> Posted:
         """Append messages; see the port."""
+        news: dict[Address, Mark] = {}
 
         def step(connection: sqlite3.Connection) -> Posted:
             queue = find_queue(connection, address)
@@ -130,16 +137,18 @@ class SqliteMessages:
                 if not create:
                     raise QueueNotFound
                 queue = create_queue(connection, address)
-                queue.subscribed = int(bool(tickets))
+                queue.subscribed = "post" if tickets else ""
             if once is not None and (earlier := repeated(connection, queue, once, now)):
                 return earlier
-            if tickets is not None and queue.subscribed != bool(tickets):
+            if tickets is not None and bool(queue.subscribed) != bool(tickets):
                 raise FanOutChanged(subscribed=bool(queue.subscribed))
             if tickets:
                 outbox = find_queue(connection, OUTBOX) or create_queue(connection, OUTBOX)
                 append(connection, outbox, tickets, now)
+                news[OUTBOX] = outbox.mark
             first = queue.last_seq + 1
             append(connection, queue, messages, now)
+            news[address] = queue.mark
             if once is not None:
                 connection.execute(
                     _SQL["once_insert"],
@@ -147,15 +156,28 @@ class SqliteMessages:
                 )
             return Posted(ids=ids_from(queue, first, len(messages)))
 
-        return self._file.write(step)
+        posted = self._file.write(step)
+        self._listener.tell(news)
+        return posted
 
-    def subscribe(self, address: Address, *, subscribed: bool) -> None:
-        """Note whether there are subscribers; see the port."""
+    def subscribe(self, address: Address, stamp: str) -> None:
+        """Note that there are subscribers; see the port."""
 
         def step(connection: sqlite3.Connection) -> None:
             queue = find_queue(connection, address) or create_queue(connection, address)
-            queue.subscribed = int(subscribed)
+            queue.subscribed = stamp
             queue.save(connection)
+
+        self._file.write(step)
+
+    def unsubscribe(self, address: Address, stamp: str) -> None:
+        """Note that there are no subscribers; see the port."""
+
+        def step(connection: sqlite3.Connection) -> None:
+            queue = find_queue(connection, address)
+            if queue is not None and queue.subscribed == stamp:
+                queue.subscribed = ""
+                queue.save(connection)
 
         self._file.write(step)
 
@@ -249,6 +271,7 @@ class SqliteMessages:
 
     def claim(self, address: Address, lease: Lease, *, now: int) -> Claimed:
         """Lease the first messages that are free; see the port."""
+        news: dict[Address, Mark] = {}
 
         def step(connection: sqlite3.Connection, queue: QueueHeader) -> Claimed:
             buried = 0
@@ -257,7 +280,7 @@ class SqliteMessages:
                 doomed = find_doomed(ready, address, lease.dead_letter)
                 if not doomed or lease.dead_letter is None:
                     break
-                bury(connection, queue, doomed, lease.dead_letter, now)
+                news[lease.dead_letter.address] = bury(connection, queue, doomed, lease.dead_letter, now)
                 buried += len(doomed)
             if not ready:
                 return Claimed(claim=None, dead_lettered=buried)
@@ -266,7 +289,9 @@ class SqliteMessages:
                 dead_lettered=buried,
             )
 
-        return self._change(address, now, step, absent=Claimed(claim=None))
+        claimed = self._change(address, now, step, absent=Claimed(claim=None))
+        self._listener.tell(news)
+        return claimed
 
     def read_claim(self, address: Address, claim_id: str, *, now: int) -> Claim:
         """Return a live claim; see the port."""
@@ -293,7 +318,7 @@ class SqliteMessages:
     def renew(self, address: Address, claim_id: str, lease: Lease, *, now: int) -> None:
         """Let a live claim begin anew; see the port."""
 
-        def step(connection: sqlite3.Connection, queue: QueueHeader) -> bool:
+        def step(connection: sqlite3.Connection, queue: QueueHeader) -> Mark:
             found = find_claim(connection, queue, claim_id)
             if found is None:
                 raise ClaimNotFound
@@ -304,20 +329,40 @@ class SqliteMessages:
                 {"until": until, "grace": lease.grace * 1000, "claim": found[0]},
             )
             queue.expect(until)
-            return True
+            if until < found[3]:
+                queue.news += 1
+            return queue.mark
 
-        if not self._change(address, now, step, absent=False):
+        mark = self._change(address, now, step, absent=None)
+        if mark is None:
             raise ClaimNotFound
+        self._listener.tell({address: mark})
 
     def release(self, address: Address, claim_id: str, *, now: int) -> None:
         """End a claim; see the port."""
 
-        def step(connection: sqlite3.Connection, queue: QueueHeader) -> None:
+        def step(connection: sqlite3.Connection, queue: QueueHeader) -> dict[Address, Mark]:
             found = find_claim(connection, queue, claim_id)
-            if found is not None:
-                end_claims(connection, queue, [found[0]])
+            if found is None:
+                return {}
+            end_claims(connection, queue, [found[0]])
+            queue.news += 1
+            return {address: queue.mark}
 
-        self._change(address, now, step, absent=None)
+        self._listener.tell(self._change(address, now, step, absent={}))
+
+    def watch(self, address: Address, wake: Callable[[], None]) -> Callable[[], None]:
+        """Call `wake` when something is new; see the port."""
+        return self._listener.watch(address, wake)
+
+    def outlook(self, address: Address, *, now: int) -> Outlook:
+        """Return what is to come; see the port."""
+
+        def look(_: sqlite3.Connection, queue: QueueHeader) -> Outlook:
+            due = None if queue.next_due == NEVER else queue.next_due
+            return Outlook(generation=queue.generation, last=queue.last_seq, due=due)
+
+        return self._look(address, now, look, absent=Outlook())
 
     def stats(self, address: Address, *, now: int) -> Stats:
         """Count the messages of a queue; see the port."""

@@ -25,6 +25,7 @@ T = TypeVar("T")
 APPLICATION_ID = 0x4865726D
 
 _POLL = 0.0005  # seconds between two looks for the file's lock
+_GLANCE = 0.5  # seconds that somebody who looks on waits for it
 
 _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
@@ -102,6 +103,13 @@ class SqliteFile:
     def _take_back(self, connection: sqlite3.Connection) -> None:
         with self._mutex:
             self._idle_readers.append(connection)
+
+    def observe(self) -> sqlite3.Connection:
+        """Open a connection that looks on: it makes no file, changes none, and hardly waits. Raises sqlite3.Error."""
+        uri = f"{self.path.absolute().as_uri()}?mode=rw"
+        connection = sqlite3.connect(uri, uri=True, timeout=_GLANCE, isolation_level=None)
+        connection.execute("PRAGMA query_only = ON")
+        return connection
 
     def write(self, step: Callable[[sqlite3.Connection], T]) -> T:
         """Run a step inside a write transaction and return its value once it is durable.

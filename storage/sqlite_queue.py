@@ -23,6 +23,10 @@ OPEN, SHUT, AWAY = 0, 1, 2
 
 NEVER: Final = 2**63 - 1
 
+#: How far the news of a queue have come: its number in the table, and how much was new in it so far. Marks of one
+#: address only grow, for a queue that is made anew has a higher number.
+Mark: TypeAlias = tuple[int, int]
+
 #: A message as a statement returns it.
 Row: TypeAlias = tuple[Any, ...]
 
@@ -41,7 +45,13 @@ class QueueHeader:
     only_client: str | None = None
     move: str | None = None
     shut: int = OPEN
-    subscribed: int = 0
+    subscribed: str = ""
+    news: int = 0
+
+    @property
+    def mark(self) -> Mark:
+        """How far the news have come."""
+        return self.n, self.news
 
     def expect(self, due: int) -> None:
         """Note that something falls due."""
@@ -53,7 +63,7 @@ class QueueHeader:
             _SQL["queue_save"],
             (
                 *(self.pile, self.last_seq, self.free, self.claimed, self.next_due, self.only_client),
-                *(self.move, self.shut, self.subscribed, self.n),
+                *(self.move, self.shut, self.subscribed, self.news, self.n),
             ),
         )
 

@@ -16,6 +16,7 @@ from storage.sqlite_queue import (
     DELAYED,
     NEVER,
     READY,
+    Mark,
     QueueHeader,
     Row,
     create_queue,
@@ -46,7 +47,7 @@ def repeated(connection: sqlite3.Connection, queue: QueueHeader, once: Once, now
 def append(
     connection: sqlite3.Connection, queue: QueueHeader, messages: Sequence[NewMessage], now: int
 ) -> None:
-    """Put messages at the end."""
+    """Put messages at the end, which is news."""
     (payload,) = connection.execute(_SQL["payload_last"]).fetchone()
     connection.executemany(
         _SQL["payload_insert"], [(payload + i, message.body) for i, message in enumerate(messages, 1)]
@@ -75,6 +76,7 @@ def append(
     queue.only_client = clients.pop() if len(clients) == 1 else None
     queue.last_seq += len(rows)
     queue.free += len(rows)
+    queue.news += 1
     queue.save(connection)
 
 
@@ -102,8 +104,8 @@ def bury(
     doomed: Sequence[Row],
     dead_letter: DeadLetter,
     now: int,
-) -> None:
-    """Move messages to the end of their dead-letter queue."""
+) -> Mark:
+    """Move messages to the end of their dead-letter queue; return how far its news have come."""
     target = find_queue(connection, dead_letter.address) or create_queue(connection, dead_letter.address)
     moment = {
         "created": None if dead_letter.ttl is None else now,
@@ -116,7 +118,9 @@ def bury(
     queue.free -= len(doomed)
     target.free += len(doomed)
     target.only_client = None
+    target.news += 1
     target.save(connection)
+    return target.mark
 
 
 def take_lease(

@@ -13,6 +13,7 @@ from typing import Final
 from queues.errors import MoveInterrupted, QueueMoved
 from queues.models import Address, Cargo, KeptClaim, KeptMessage, KeptPost, Outline
 from storage.sqlite_file import SqliteFile
+from storage.sqlite_listener import SqliteListener
 from storage.sqlite_queue import (
     AWAY,
     CLAIMED,
@@ -21,6 +22,7 @@ from storage.sqlite_queue import (
     OPEN,
     READY,
     SHUT,
+    Mark,
     QueueHeader,
     Row,
     create_queue,
@@ -57,8 +59,9 @@ def drop_queue(connection: sqlite3.Connection, queue: QueueHeader) -> None:
 class SqliteTransfers:
     """Moves queues; see the port."""
 
-    def __init__(self, file: SqliteFile) -> None:
+    def __init__(self, file: SqliteFile, listener: SqliteListener) -> None:
         self._file = file
+        self._listener = listener
 
     def depart(self, address: Address, move: str) -> str:
         """Begin a move at its source; see the port."""
@@ -103,18 +106,22 @@ class SqliteTransfers:
     def shut(self, address: Address, move: str) -> Outline:
         """Shut the queue; see the port."""
 
-        def step(connection: sqlite3.Connection) -> Outline:
+        def step(connection: sqlite3.Connection) -> tuple[Outline, Mark]:
             queue = _moving(connection, address, move)
             queue.shut, queue.next_due = SHUT, NEVER
+            queue.news += 1
             queue.save(connection)
-            return Outline(
+            outline = Outline(
                 last=queue.last_seq,
-                subscribed=bool(queue.subscribed),
+                subscribed=queue.subscribed,
                 free=queue.free,
                 claimed=queue.claimed,
             )
+            return outline, queue.mark
 
-        return self._file.write(step)
+        outline, mark = self._file.write(step)
+        self._listener.tell({address: mark})
+        return outline
 
     def retire(self, address: Address, move: str, *, now: int) -> None:
         """Drop what the queue holds; see the port."""
@@ -168,7 +175,7 @@ class SqliteTransfers:
         def step(connection: sqlite3.Connection) -> None:
             queue = _admitted(connection, address, move)
             queue.last_seq, queue.free, queue.claimed = outline.last, outline.free, outline.claimed
-            queue.subscribed = int(outline.subscribed)
+            queue.subscribed = outline.subscribed
             queue.save(connection)
 
         self._file.write(step)
@@ -176,19 +183,21 @@ class SqliteTransfers:
     def reopen(self, address: Address, move: str) -> None:
         """Open the queue again; see the port."""
 
-        def step(connection: sqlite3.Connection) -> None:
+        def step(connection: sqlite3.Connection) -> dict[Address, Mark]:
             queue = load_queue(connection, address)
             if queue is None or queue.move != move:
-                return
+                return {}
             if queue.shut == AWAY:
                 drop_queue(connection, queue)
-                return
+                return {}
             stop_watching(connection, queue)
             if queue.shut:
                 queue.shut, queue.next_due = OPEN, 0  # whoever comes next finds out what is due
+                queue.news += 1
             queue.save(connection)
+            return {address: queue.mark}
 
-        self._file.write(step)
+        self._listener.tell(self._file.write(step))
 
     def discard(self, address: Address, move: str) -> None:
         """Drop the queue; see the port."""

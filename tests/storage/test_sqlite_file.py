@@ -11,6 +11,7 @@ from queues.errors import QueueNotFound, StoreDamaged, StoreUnavailable, StoreUn
 from queues.models import Address, Lease, NewMessage
 from storage.sqlite import SqliteMessages
 from storage.sqlite_file import APPLICATION_ID, SqliteFile, upgrade, versions
+from storage.sqlite_listener import SqliteListener
 
 
 @pytest.fixture
@@ -238,7 +239,7 @@ def test_readers_cannot_write(file):
 def test_p7_asking_an_empty_queue_writes_nothing(file, ask):
     """So that consumers that wait for messages do not keep the disk busy."""
     address, now = Address(project="p", queue="q"), 1_700_000_000_000
-    messages = SqliteMessages(file, lambda: now)
+    messages = SqliteMessages(file, SqliteListener(file), lambda: now)
     messages.post(address, [NewMessage(body=b"1", ttl=60)], now=now, create=True)
     messages.pop(address, 1, now=now)
     before = file._writer.total_changes

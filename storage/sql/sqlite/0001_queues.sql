@@ -41,9 +41,10 @@ CREATE TABLE queue (
     claimed    INTEGER NOT NULL,        -- messages in state 2
     next_due   INTEGER NOT NULL,        -- ms; no expiry, claim end or delay end comes before it
     only_client TEXT,                   -- who posted everything that is there; NULL if several did
-    subscribed INTEGER NOT NULL DEFAULT 0, -- 1 if posts need tickets
+    subscribed TEXT NOT NULL DEFAULT '', -- stamp of who noted last that posts need tickets; empty where they need none
     move       TEXT,                    -- id of the move that the queue is part of
     shut       INTEGER NOT NULL DEFAULT 0, -- 1 while it is shut for that move, 2 once it has moved away
+    news       INTEGER NOT NULL DEFAULT 0, -- grows with whatever those who watch the queue are told of
     UNIQUE (project, name)
 );
 CREATE INDEX queue_by_due ON queue (next_due);

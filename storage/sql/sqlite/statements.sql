@@ -2,11 +2,11 @@
 -- A list of numbers is passed as JSON text and read with json_each.
 
 -- name: queue_load
-SELECT n, generation, pile, last_seq, free, claimed, next_due, only_client, move, shut, subscribed
+SELECT n, generation, pile, last_seq, free, claimed, next_due, only_client, move, shut, subscribed, news
 FROM queue WHERE project = ? AND name = ?
 
 -- name: queue_load_by_number
-SELECT n, generation, pile, last_seq, free, claimed, next_due, only_client, move, shut, subscribed
+SELECT n, generation, pile, last_seq, free, claimed, next_due, only_client, move, shut, subscribed, news
 FROM queue WHERE n = ?
 
 -- name: queue_insert
@@ -16,7 +16,7 @@ VALUES (?, ?, ?, ?, 0, 0, 0, ?)
 -- name: queue_save
 UPDATE queue
 SET pile = ?, last_seq = ?, free = ?, claimed = ?, next_due = ?, only_client = ?, move = ?, shut = ?,
-    subscribed = ?
+    subscribed = ?, news = ?
 WHERE n = ?
 
 -- name: queue_delete
@@ -27,6 +27,13 @@ SELECT n FROM queue WHERE next_due <= ? ORDER BY next_due LIMIT ?
 
 -- name: queue_totals
 SELECT coalesce(sum(free), 0), coalesce(sum(claimed), 0) FROM queue WHERE shut = 0
+
+-- Of queues that are passed as a list of [project, name].
+-- name: news
+SELECT wanted.key, queue.n, queue.news
+FROM json_each(?) AS wanted
+CROSS JOIN queue ON queue.project = json_extract(wanted.value, '$[0]')
+    AND queue.name = json_extract(wanted.value, '$[1]')
 
 -- The earliest thing that can fall due in a pile; NULL where there is none.
 -- name: next_due
