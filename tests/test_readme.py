@@ -120,7 +120,11 @@ class Service:
     def __init__(self, folder: Path, store: str | None = None) -> None:
         self.folder = folder
         kept = {name: value for name, value in os.environ.items() if not name.startswith("HERMOD_")}
-        self.environ = {**kept, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+        self.environ = {
+            **kept,
+            "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+            "HERMOD_WEBSOCKET_BIND": "127.0.0.1:0",
+        }
         if store is not None:
             self.environ["HERMOD_STORE"] = store
         self.log = folder / "log.txt"

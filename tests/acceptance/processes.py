@@ -142,7 +142,8 @@ class Hermod:
     command: str = "serve"
     arguments: Sequence[str] = ()
     environ: dict[str, str] = field(default_factory=dict)
-    port: int = field(default_factory=free_port)
+    port: int = field(default_factory=free_port)  # of the REST service, or the one that the command runs
+    websocket_port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -160,9 +161,12 @@ class Hermod:
         """Return the command and its arguments."""
         store, bind = self.uri or f"sqlite:///{self.store}", f"127.0.0.1:{self.port}"
         given = [*self.arguments]
-        if "--bind" not in given and self.command in ("serve", "api"):
+        if "--bind" not in given and self.command in ("serve", "api", "websocket"):
             given += ["--bind", bind]
         return [sys.executable, "-m", "transport", self.command, "--store", store, *given]
+
+    def _ports(self) -> dict[str, str]:
+        return {"HERMOD_WEBSOCKET_BIND": f"127.0.0.1:{self.websocket_port}"}
 
     def launch(self) -> subprocess.Popen[bytes]:
         """Start the command, without waiting for anything."""
@@ -171,7 +175,7 @@ class Hermod:
             self.process = subprocess.Popen(
                 self.command_line(),
                 cwd=self.folder,
-                env={**environ, "HERMOD_LOG_LEVEL": "warning", **self.environ},
+                env={**environ, "HERMOD_LOG_LEVEL": "warning", **self._ports(), **self.environ},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

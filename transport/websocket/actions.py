@@ -88,7 +88,7 @@ def _message_post(request: SocketRequest) -> MessagePost:
     """Read messages; their number of bytes is bounded by service and queue."""
     body = request.arguments(_PostBody)
     address = Address(project=request.caller.project, queue=body.queue_name)
-    if memoryview(body.messages)[:1] != b"[":
+    if bytes(memoryview(body.messages)[:1]) != b"[":
         raise FrameRefused(NOT_VALID, request.frame)
     limit = request.service.messages.max_post_size(address)
     if memoryview(body.messages).nbytes > limit:
@@ -160,7 +160,7 @@ class _EventBody(msgspec.Struct, kw_only=True):
 def _events(request: SocketRequest) -> EventsPost:
     """Read events: one as an object, or a batch as an array."""
     body = request.arguments(_EventBody)
-    batch = memoryview(body.events)[:1] == b"["
+    batch = bytes(memoryview(body.events)[:1]) == b"["
     return EventsPost(
         queue_name=body.queue_name,
         content_type="application/cloudevents-batch+json" if batch else "application/cloudevents+json",

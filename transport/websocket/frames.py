@@ -77,7 +77,7 @@ def read(payload: Payload) -> Frame:
             raise FrameRefused("Unexpected body type. Expected dict or object.", Frame(binary=binary))
         envelope = _envelope.decode(raw)
         action, echo = _anything.decode(envelope.action), envelope.headers
-        headers = _object.decode(echo) if memoryview(echo)[:1] == b"{" else None
+        headers = _object.decode(echo) if bytes(memoryview(echo)[:1]) == b"{" else None
     except FrameRefused:
         raise
     except (MalformedBody, UnicodeError, ValueError, RecursionError) as error:
