@@ -2,6 +2,8 @@
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 BIN := .venv/bin
+# How many test processes run at a time; each starts stores of its own.
+JOBS ?= 2
 
 .PHONY: help install run test lint types format bench clean
 
@@ -27,7 +29,7 @@ run: .venv/.service  ## serve on http://127.0.0.1:8888 with SQLite in ./hermod-d
 	$(BIN)/hermod serve $(ARGS)
 
 test: .venv/.tests  ## run all tests; choose some with ARGS="-k claim"
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 lint: .venv/.tests  ## check style
 	$(BIN)/ruff check .
