@@ -52,7 +52,7 @@ class Connection:
         self._bytes = 0  # in there
         self._empty = asyncio.Event()
         self._empty.set()
-        self._sender: asyncio.Task[None] | None = None
+        self._sender: asyncio.Task[Any] | None = None
         self._closing: asyncio.Task[None] | None = None
         self._members: dict[str, Member] = {}  # by id of the subscription
         self._leases: dict[str, LeaseHolder] = {}  # likewise
@@ -66,14 +66,14 @@ class Connection:
         try:
             reading: asyncio.Task[Payload] | None = None
             while True:
-                payload = await (reading or asyncio.create_task(self._read()))
+                payload = await (reading or self._read())
                 reading = None
                 self._heard = time.monotonic()
                 handled = await self._node.call(partial(self._session.handle, payload))
                 if isinstance(handled, Waiting):
                     reading = asyncio.create_task(self._read())
                     handled = await self._wait(handled, reading)
-                self.push(handled.reply)
+                await self._answer(handled.reply)
                 if handled.then is not None:
                     handled.then()
         except falcon.WebSocketDisconnected as end:
@@ -127,6 +127,17 @@ class Connection:
         if self._sender is None:
             self._empty.clear()
             self._sender = asyncio.create_task(self._send_all())
+
+    async def _answer(self, payload: Payload) -> None:
+        """Send a reply; at once, if nothing waits to be sent before it."""
+        if self._sender is not None or self._closing is not None:
+            self.push(payload)
+            return
+        self._outgoing.append(payload)
+        self._bytes += len(payload)
+        self._empty.clear()
+        self._sender = asyncio.current_task()
+        await self._send_all()
 
     async def drained(self) -> None:
         """Wait until no frame waits to be sent."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
 
@@ -18,6 +17,7 @@ from queues.models import Address
 from transport.service import Service
 from transport.websocket.actions import actions
 from transport.websocket.connection import SERVICE_RESTART, Connection
+from transport.websocket.crew import Crew
 from transport.websocket.streams import Member, Stream
 
 T = TypeVar("T")
@@ -38,7 +38,7 @@ class Node:
         self.actions = actions(admin=settings.admin, pooling=settings.pooling)
         host = self.settings.notification_host or socket.gethostname()
         self.base_url = f"http://{host}:{self.settings.address()[1]}"
-        self._threads = ThreadPoolExecutor(self.settings.threads, thread_name_prefix="websocket")
+        self._crew: Crew | None = None  # until it starts
         self._connections: set[Connection] = set()
         self._streams: dict[Address, Stream] = {}
         self._closing = False
@@ -46,6 +46,7 @@ class Node:
 
     async def start(self) -> None:
         """Begin to look after connections."""
+        self._crew = Crew(self.settings.threads)
         self._chores = [
             asyncio.create_task(self._often(self.settings.heartbeat, self._beat)),
             asyncio.create_task(self._often(_LOOK, self._look_after_streams)),
@@ -66,7 +67,8 @@ class Node:
         await asyncio.gather(*self._chores, return_exceptions=True)
         for stream in list(self._streams.values()):
             await stream.close()
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        if self._crew is not None:
+            self._crew.close()
 
     async def serve(self, request: Request, websocket: WebSocket) -> None:
         """Serve a client for as long as it is connected."""
@@ -81,9 +83,11 @@ class Node:
         finally:
             self._connections.discard(connection)
 
-    async def call(self, work: Callable[[], T], /) -> T:
+    def call(self, work: Callable[[], T], /) -> asyncio.Future[T]:
         """Run something that waits for a store in a thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        if self._crew is None:
+            raise RuntimeError("The node has not started.")
+        return self._crew.call(work)
 
     async def join(self, member: Member) -> None:
         """Pass the messages of a queue on to a subscription."""
