@@ -54,6 +54,7 @@ class Outcome:
     status: int | None = None  # of HTTP or SMTP, where there was an answer
     detail: str = ""  # for the tenant: no secrets, no word of the response
     retry_after: float | None = None  # seconds that the subscriber asked to wait
+    reached: bool | None = None  # whether its host was there; None where that is not known
     seconds: float = 0.0  # that the attempt took
 
     def __post_init__(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
+import errno
 import io
 import ssl
 import time
@@ -18,6 +19,7 @@ from datetime import UTC, datetime
 import aiohttp
 from aiohttp.abc import AbstractResolver
 from multidict import CIMultiDict
+from yarl import URL
 
 from notifiers import cloudevents
 from notifiers.cloudevents import Content
@@ -41,6 +43,8 @@ _FORMATS: Mapping[str, Callable[[Delivery], Content]] = {
 _GONE = 410
 _PASSING = frozenset({408, 429})
 _PAUSES = frozenset({429, 503})  # the answers whose Retry-After counts
+#: Failures to connect that are this machine's.
+_OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
 
 #: Yields further headers for a delivery to a trust+ URI, an X-Auth-Token in the first place.
 #: Raises Undeliverable where there is no right to one, OSError where it may work later.
@@ -61,7 +65,6 @@ class WebhookSettings:
     most_templated: int = 1024 * 1024  # bytes that a template of a subscription may come to
     most_response: int = 16 * 1024  # bytes that are read to keep a connection; a longer response costs it
     response_timeout: float = 2.0  # seconds that may take, once the status is known
-    connections_per_host: int = 8  # at a time; further attempts wait
     keep_alive: float = 15.0  # seconds that an unused connection is kept
     resolver_threads: int = 32  # names that are looked up at a time
     user_agent: str = f"hermod/{__version__}"
@@ -92,22 +95,25 @@ class WebhookNotifier:
 
     async def deliver(self, delivery: Delivery) -> Outcome:
         """Make one attempt; raises nothing but cancellation."""
-        started = time.monotonic()
+        started, asked = time.monotonic(), False
 
-        def outcome(kind: Kind, detail: str) -> Outcome:
-            return Outcome(kind=kind, detail=detail, seconds=time.monotonic() - started)
+        def outcome(kind: Kind, detail: str, *, reached: bool | None = None) -> Outcome:
+            return Outcome(kind=kind, detail=detail, seconds=time.monotonic() - started, reached=reached)
 
         try:
             async with asyncio.timeout(self._settings.timeout):
-                response = await self._send(delivery)
+                url, body, headers = await self._request(delivery)
+                asked = True
+                response = await self._open().post(url, data=body, headers=headers, allow_redirects=False)
         except Undeliverable as error:
             return outcome(Kind.REJECTED, str(error))
         except aiohttp.InvalidURL:
             return outcome(Kind.REJECTED, "The subscriber is not a valid URL.")
-        except TimeoutError:
-            return outcome(Kind.RETRY, "The subscriber did not answer in time.")
+        except TimeoutError as error:
+            reached = _reached(error) if asked else None
+            return outcome(Kind.RETRY, "The subscriber did not answer in time.", reached=reached)
         except (aiohttp.ClientError, OSError) as error:
-            return outcome(Kind.RETRY, _explain(error))
+            return outcome(Kind.RETRY, _explain(error), reached=_reached(error) if asked else None)
         judged = self._judge(response, time.monotonic() - started)
         await self._finish(response)
         return judged
@@ -120,17 +126,15 @@ class WebhookNotifier:
         if self._resolver is not None:
             await self._resolver.close()
 
-    async def _send(self, delivery: Delivery) -> aiohttp.ClientResponse:
-        """Post a message and return once the status is there."""
+    async def _request(self, delivery: Delivery) -> tuple[URL, io.BytesIO, CIMultiDict[str]]:
+        """Return where to post what, with which headers."""
         is_trusted = delivery.subscriber.lower().startswith(_TRUST)
         url = self._settings.egress.check_url(delivery.subscriber[len(_TRUST) if is_trusted else 0 :])
         content = _content(delivery, self._settings.most_templated)
         headers = self._headers(delivery, content)
         if is_trusted:
             headers.update(await self._credentials(delivery))
-        return await self._open().post(
-            url, data=io.BytesIO(content.body), headers=headers, allow_redirects=False
-        )
+        return url, io.BytesIO(content.body), headers
 
     def _headers(self, delivery: Delivery, content: Content) -> CIMultiDict[str]:
         """Later ones replace earlier ones; what makes an event one is not the subscription's to change."""
@@ -154,7 +158,9 @@ class WebhookNotifier:
         if status in _PAUSES:
             pause = parse_retry_after(response.headers.get("Retry-After", ""), now=self._clock())
         kind, detail = _meaning(status)
-        return Outcome(kind=kind, status=status, detail=detail, retry_after=pause, seconds=seconds)
+        return Outcome(
+            kind=kind, status=status, detail=detail, retry_after=pause, seconds=seconds, reached=True
+        )
 
     async def _finish(self, response: aiohttp.ClientResponse) -> None:
         """Read the rest of a response, so that its connection can be used again; drop it if that is too much."""
@@ -179,8 +185,8 @@ class WebhookNotifier:
                 use_dns_cache=False,
                 socket_factory=guarded_sockets(settings.egress),
                 ssl=self._tls or True,
+                # The worker bounds what is under way. Here one who hangs would keep others on its host waiting.
                 limit=0,
-                limit_per_host=settings.connections_per_host,
                 keepalive_timeout=settings.keep_alive,
             )
             self._session = aiohttp.ClientSession(
@@ -188,7 +194,12 @@ class WebhookNotifier:
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
                 trust_env=False,
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=settings.connect_timeout),
+                timeout=aiohttp.ClientTimeout(
+                    total=None,
+                    # All of it: the name, each of its addresses, TLS. What takes longer than that was reached.
+                    connect=min(2 * settings.connect_timeout, 0.9 * settings.timeout),
+                    sock_connect=settings.connect_timeout,
+                ),
             )
         return self._session
 
@@ -250,6 +261,13 @@ def _meaning(status: int) -> tuple[Kind, str]:
     if status in _PASSING or status >= 500:
         return Kind.RETRY, f"{answered}."
     return Kind.REJECTED, f"{answered}."
+
+
+def _reached(error: Exception) -> bool | None:
+    """Whether a host was there for a request that failed; None where it never got as far as asking."""
+    if isinstance(error, OSError) and error.errno in _OURS:
+        return None
+    return not isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
 
 
 def _explain(error: Exception) -> str:

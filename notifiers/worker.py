@@ -12,8 +12,8 @@ import asyncio
 import json
 import math
 import time
-from collections import deque
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -24,8 +24,9 @@ from weakref import WeakValueDictionary
 import msgspec
 import structlog
 
-from notifiers.breaker import Breaker, BreakerSettings, endpoint_of
+from notifiers.breaker import Breaker, BreakerSettings, circuits_of
 from notifiers.outcome import Delivery, Kind, Notifier, Outcome
+from notifiers.room import Gate, Shares
 from queues.errors import HermodError, StoreError
 from queues.filters import Filter
 from queues.filters import parse as parse_filter
@@ -39,12 +40,12 @@ from queues.models import (
     Subscription,
     Ticket,
 )
-from queues.retries import jitter, policy_for
+from queues.retries import RetryPolicy, jitter, policy_for
 from queues.service.deliveries import Batch, Box, DeliveryService
 from queues.service.pushes import PushService
 from queues.service.subscriptions import Audience, SubscriptionService
 from queues.service.waiting import Line, bell_of
-from queues.tickets import notification
+from queues.tickets import TTL, notification
 
 T = TypeVar("T")
 
@@ -55,9 +56,11 @@ _FIRST = 10  # tickets leased at once, before it is known how many subscribers t
 _PART = 500  # deliveries of a batch that are concluded together
 _PARTS = 32  # of them under way at once
 _BLOCKED = 1  # seconds after which what could not begin is looked at again
+_LAST_CALL = 600  # seconds that a last attempt looks for room at an endpoint that fails
 _HISTORY = 20  # attempts of a subscription that are noted at once at most
 _MARGIN = 5.0  # seconds that an attempt may take beyond its timeouts
 _RESTING = "The endpoint failed too often of late; it is left alone for a while."
+_NO_ROOM = "Given up without a last attempt: those before it take too long."
 _BROKEN = "The attempt failed within the service."
 _END = 15.0  # seconds that deliveries have to end when the worker is told to stop
 
@@ -66,7 +69,7 @@ _END = 15.0  # seconds that deliveries have to end when the worker is told to st
 class WorkerSettings:
     """How much a worker does at once."""
 
-    in_flight: int = 1000  # deliveries under way, in this process
+    in_flight: int = 1000  # deliveries under way, in this process; half of them for one project at most
     per_subscriber: int = 32  # of them to one subscriber that is quick
     batch: int = 50  # tickets or deliveries leased at once at most
     backlog: int = 500  # deliveries that were taken and not begun, when no more is taken
@@ -83,8 +86,11 @@ class _Job:
     pending: PendingDelivery
     subscription: Subscription
     policy: JsonObject | None  # the queue's retry policy
-    started: bool = False  # whether the attempt is under way
-    resting: float = 0.0  # seconds for which the endpoint is left alone, so that no attempt was made
+    taken: int  # ms; when the batch was
+    started: float = 0.0  # when the attempt began (seconds, monotonic); 0 before that
+    slow: bool = False  # whether it takes its time
+    rest: float = 0.0  # seconds for which the endpoint is left alone, so that no attempt was made
+    out_of_turn: bool = False  # whether one was made though the endpoint is left alone, for it was the last
 
 
 @dataclass(slots=True)
@@ -118,42 +124,12 @@ class _News:
         )
 
 
-class _Gate:
-    """Bounds the attempts at one subscriber: a few at first, more as they get through, one while it is slow."""
+@dataclass(slots=True)
+class _Course:
+    """How far a batch has come."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._window = min(4, most)
-        self._active = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
-
-    async def enter(self) -> None:
-        """Wait for room."""
-        if self._active < self._window and not self._waiting:
-            self._active += 1
-            return
-        turn = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self.leave(quick=True)
-            raise
-
-    def leave(self, *, quick: bool) -> None:
-        """Make room."""
-        self._active -= 1
-        self._window = min(self._most, self._window + 1) if quick else 1
-        while self._waiting and self._active < self._window:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                self._active += 1
-                turn.set_result(None)
-
-    def slow(self) -> None:
-        """Note that an attempt takes its time."""
-        self._window = 1
+    taken: float  # seconds, monotonic
+    begun: bool = False  # whether some of its deliveries are
 
 
 class Worker:
@@ -176,17 +152,18 @@ class Worker:
         self._settings = settings
         self._random = random or SystemRandom()
         self._threads = ThreadPoolExecutor(16, thread_name_prefix="store")
-        self._in_flight = asyncio.Semaphore(settings.in_flight)
+        self._shares = Shares(settings.in_flight)
         self._open = 0  # deliveries that were taken, and neither concluded nor left to a copy
         self._parts = asyncio.Semaphore(_PARTS)
         self._room = asyncio.Event()  # set while there are not too many of them
         self._room.set()
-        self._gates: WeakValueDictionary[str, _Gate] = WeakValueDictionary()
+        self._gates: WeakValueDictionary[str, Gate] = WeakValueDictionary()
         self._tasks: set[asyncio.Task[None]] = set()
         self._bells: set[asyncio.Event] = set()  # rung where there may be something to do
         self._news: dict[tuple[Address, str], _News] = {}
         self._filters: dict[bytes, Filter] = {}
         self._breaker = Breaker(BreakerSettings(), time.monotonic)
+        self._stopping = False
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set, and end what is under way."""
@@ -197,6 +174,7 @@ class Worker:
                 if box not in pumps or pumps[box].done():
                     pumps[box] = asyncio.create_task(self._pump(box, stop))
             await _pause(stop, _FLUSH)
+        self._stopping = True
         for bell in self._bells:
             bell.set()
         await asyncio.gather(*pumps.values(), flusher)
@@ -280,25 +258,38 @@ class Worker:
 
     async def _work(self, batch: Batch, jobs: Sequence[_Job]) -> None:
         try:
-            await self._deliver(batch, jobs)
+            try:
+                await self._deliver(batch, jobs)
+            except asyncio.CancelledError:  # it did not end in time
+                await self._give_back(batch)
+                raise
         except HermodError as error:  # the lease ends, and somebody does it again
             _log.warning("cannot settle deliveries", pool=batch.pool, reason=str(error))
         except Exception:
             _log.exception("a batch of deliveries failed", pool=batch.pool)
 
+    async def _give_back(self, batch: Batch) -> None:
+        await self._call(partial(self._deliveries.give_back, batch))
+
     async def _deliver(self, batch: Batch, jobs: Sequence[_Job]) -> None:
-        """Make the deliveries of a batch, and settle it."""
-        begun = time.monotonic()
+        """Make the deliveries of a batch, and settle it; or give it back, if there is no time to begin."""
+        course = _Course(time.monotonic())
         parts = [jobs[first : first + _PART] for first in range(0, len(jobs), _PART)]
-        await asyncio.gather(*(self._deliver_in_turn(batch.pool, part, begun) for part in parts))
+        await asyncio.gather(*(self._deliver_in_turn(batch.pool, part, course) for part in parts))
+        if parts and not course.begun:
+            await self._give_back(batch)
+            return
         everything = [ticket.id for ticket in batch.tickets] + [each.id for each in batch.pending]
         await self._call(partial(self._deliveries.settle, batch, everything))
 
-    async def _deliver_in_turn(self, pool: str, jobs: Sequence[_Job], begun: float) -> None:
+    async def _deliver_in_turn(self, pool: str, jobs: Sequence[_Job], course: _Course) -> None:
         """Make some deliveries of a batch when there is room for them, and before its lease can end."""
         try:
             async with self._parts:
-                if time.monotonic() - begun < self._deliveries.lease / 3:
+                if self._stopping and not course.begun:
+                    return
+                course.begun = True
+                if time.monotonic() - course.taken < self._deliveries.lease / 3:
                     await self._deliver_part(pool, jobs)
                 else:
                     await self._keep(pool, [(job.pending, 0) for job in jobs])
@@ -306,20 +297,64 @@ class Worker:
             self._count(-len(jobs))
 
     async def _deliver_part(self, pool: str, jobs: Sequence[_Job]) -> None:
-        attempts = {asyncio.create_task(self._attempt(job)): job for job in jobs}
-        done, waiting = await asyncio.wait(attempts, timeout=self._settings.patience)
-        kept: list[tuple[PendingDelivery, int]] = []
+        kept, able = await self._put_off_stuck(jobs)
+        attempts = {asyncio.create_task(self._attempt(job)): job for job in able}
+        done, waiting = await _wait(attempts, self._settings.patience)
+        slow = [task for task in waiting if attempts[task].started]
+        for task in slow:
+            self._note_slow(attempts[task])
         for task in done:
             kept += await self._conclude(attempts[task], task.result())
-        slow = [task for task in waiting if attempts[task].started]
         for task in waiting.difference(slow):
             task.cancel()
-            kept.append((attempts[task].pending, _BLOCKED))
+            kept += await self._put_off(attempts[task], _BLOCKED)
         hold = round(self._settings.timeout + _MARGIN)
         ids = await self._keep(pool, [*((attempts[task].pending, hold) for task in slow), *kept])
         for task, id_ in zip(slow, ids, strict=False):
-            self._gate(attempts[task]).slow()
             self._spawn(self._finish(pool, task, attempts[task], id_))
+
+    async def _put_off_stuck(
+        self, jobs: Sequence[_Job]
+    ) -> tuple[list[tuple[PendingDelivery, int]], list[_Job]]:
+        """Sort out what would only wait behind slow attempts, and keep the others on their batch waiting too.
+
+        Return what has to be kept of it, and the jobs that can be done.
+        """
+        kept: list[tuple[PendingDelivery, int]] = []
+        able: list[_Job] = []
+        behind: Counter[str] = Counter()
+        longest = max(_BLOCKED, round(self._settings.timeout))
+        for job in jobs:
+            id_ = job.subscription.id
+            if id_ in self._gates and self._gates[id_].is_stuck():
+                kept += await self._put_off(job, min(_BLOCKED + behind[id_], longest))
+                behind[id_] += 1
+            elif self._shares.is_stuck(job.pending.address.project):
+                kept += await self._put_off(job, max(_BLOCKED, longest // 2))
+            else:
+                able.append(job)
+        return kept, able
+
+    async def _put_off(self, job: _Job, seconds: int) -> list[tuple[PendingDelivery, int]]:
+        """Return when to look again at what found no room; nothing if that has been going on for too long."""
+        if not self._is_hopeless(job):
+            return [(job.pending, seconds)]
+        return await self._conclude(job, Outcome(kind=Kind.REJECTED, detail=_NO_ROOM))
+
+    def _is_hopeless(self, job: _Job) -> bool:
+        """Whether a delivery has looked for room, after its last attempt was due, for so long that it is given up."""
+        if job.taken - job.pending.begun <= 1000 * _LAST_CALL:
+            return False
+        late = job.taken - self._last_due(job)
+        fails = self._breaker.is_open(*circuits_of(job.subscription.id, job.subscription.subscriber))
+        return late > 1000 * (_LAST_CALL if fails else TTL)
+
+    def _note_slow(self, job: _Job) -> None:
+        """Note that an attempt takes its time, unless it has but begun."""
+        if time.monotonic() - job.started > self._settings.patience / 2:
+            job.slow = True
+            self._gate(job).slow()
+            self._shares.slow(job.pending.address.project)
 
     async def _keep(self, pool: str, kept: Sequence[tuple[PendingDelivery, int]]) -> Sequence[str]:
         return await self._call(partial(self._deliveries.keep, pool, kept)) if kept else []
@@ -344,12 +379,13 @@ class Worker:
             if any(subscription.push is not None for subscription in audience.by_id.values()):
                 # In the order of the tickets, and before anything else: those who are connected wait.
                 await self._call(partial(self._pushes.append, ticket))
-            jobs += self._expand(ticket, audience)
+            jobs += self._expand(ticket, audience, batch.taken)
         for pending in batch.pending:
             audience = audiences[pending.address]
             found = audience.by_id.get(pending.subscription_id)
             if found is not None and (pending.payload is not None or self._wants(found)):
-                jobs.append(_Job(pending, found, audience.retry_policy))
+                begun = pending if pending.begun else replace(pending, begun=batch.taken)
+                jobs.append(_Job(begun, found, audience.retry_policy, batch.taken))
         return jobs
 
     def _wants(self, subscription: Subscription) -> bool:
@@ -357,7 +393,7 @@ class Worker:
         unasked = self._settings.require_confirmation and not subscription.confirmed
         return subscription.push is None and subscription.disabled is None and not unasked
 
-    def _expand(self, ticket: Ticket, audience: Audience) -> Iterator[_Job]:
+    def _expand(self, ticket: Ticket, audience: Audience, taken: int) -> Iterator[_Job]:
         parsed: dict[str, Json] = {}
         for subscription in audience.by_id.values():
             if not self._wants(subscription):
@@ -376,9 +412,10 @@ class Worker:
                     subscription_id=subscription.id,
                     attempt=1,
                     posted=ticket.posted,
+                    begun=taken,
                     sealed=ticket.sealed,
                 )
-                yield _Job(pending, subscription, audience.retry_policy)
+                yield _Job(pending, subscription, audience.retry_policy, taken)
 
     def _filter(self, subscription: Subscription) -> Filter | None:
         document = subscription.options.get("filter")
@@ -393,49 +430,57 @@ class Worker:
 
     async def _attempt(self, job: _Job) -> Outcome:
         """Make one attempt, when there is room for it."""
-        gate = self._gate(job)
+        gate, project = self._gate(job), job.pending.address.project
         await gate.enter()
-        outcome: Outcome | None = None
+        quick: bool | None = None
         try:
-            async with self._in_flight:
-                job.started = True
+            await self._shares.enter(project)
+            try:
+                job.started = time.monotonic()
                 outcome = await self._guarded(job)
+            finally:
+                self._shares.leave(project, slow=job.slow)
+            quick = None if job.rest else outcome.kind is not Kind.RETRY
         except Exception:  # a mistake of ours, which must not cost others their messages
             _log.exception("an attempt broke down", subscription=job.subscription.id)
-            outcome = Outcome(kind=Kind.RETRY, detail=_BROKEN)
+            outcome, quick = Outcome(kind=Kind.RETRY, detail=_BROKEN), False
         finally:
-            gate.leave(quick=outcome is not None and outcome.kind is not Kind.RETRY)
+            gate.leave(quick=quick)
         return outcome
 
-    def _gate(self, job: _Job) -> _Gate:
+    def _gate(self, job: _Job) -> Gate:
         """Return the gate of a subscription; it lasts as long as somebody holds it."""
         gate = self._gates.get(job.subscription.id)
         if gate is None:
-            gate = self._gates[job.subscription.id] = _Gate(self._settings.per_subscriber)
+            gate = self._gates[job.subscription.id] = Gate(self._settings.per_subscriber)
         return gate
 
     async def _guarded(self, job: _Job) -> Outcome:
-        """Make an attempt, unless the endpoint has failed so often that it is left alone for a while."""
-        endpoint = endpoint_of(job.subscription.subscriber)
-        if endpoint is None:
-            return await self._notifier.deliver(_delivery(job))
-        wait = self._breaker.admit(endpoint)
+        """Make an attempt, unless the endpoint has failed so often that it is left alone for a while.
+
+        The last one is made all the same: nothing is given up untried.
+        """
+        circuits = circuits_of(job.subscription.id, job.subscription.subscriber)
+        wait = self._breaker.admit(*circuits)
         if wait > 0:
-            job.resting = wait
-            return Outcome(kind=Kind.RETRY, detail=_RESTING)
+            job.out_of_turn = job.taken >= self._last_due(job)
+            if not job.out_of_turn:
+                job.rest = wait
+                return Outcome(kind=Kind.RETRY, detail=_RESTING)
         outcome: Outcome | None = None
         try:
             outcome = await self._notifier.deliver(_delivery(job))
         finally:
-            self._breaker.report(endpoint, outcome)
+            self._breaker.report(outcome, *circuits)
         return outcome
 
     async def _conclude(self, job: _Job, outcome: Outcome) -> list[tuple[PendingDelivery, int]]:
         """Note how an attempt ended; return what has to be kept of it, with the seconds until it is due."""
         pending, subscription = job.pending, job.subscription
+        if job.rest:  # no attempt is spent, but neither does it last longer than with attempts
+            left = (self._last_due(job) - job.taken) / 1000
+            return [(pending, max(1, math.ceil(min(job.rest, left))))]
         news = self._newest(subscription)
-        if job.resting and (again := self._next(job, outcome)) is not None:
-            return [again]
         attempt = Attempt(
             id=pending.notice.id,
             at=int(time.time() * 1000),
@@ -462,16 +507,18 @@ class Worker:
 
     def _next(self, job: _Job, outcome: Outcome) -> tuple[PendingDelivery, int] | None:
         """Return when to try again what did not get through; None where that was the last time."""
-        pending = job.pending
-        policy = policy_for(job.policy, job.subscription.options.get("_retry_policy"))
-        if job.resting:  # no attempt is spent, but neither does it last longer than with attempts
-            over = (pending.replayed or pending.posted) + 1000 * sum(policy.delays())
-            return None if time.time() * 1000 > over else (pending, math.ceil(job.resting))
-        delay = policy.next_delay(pending.attempt)
+        delay = None if job.out_of_turn else self._policy(job).next_delay(job.pending.attempt)
         if delay is None:
             return None
         wait = max(jitter(delay, self._random), outcome.retry_after or 0.0)
-        return replace(pending, attempt=pending.attempt + 1), round(wait)
+        return replace(job.pending, attempt=job.pending.attempt + 1), round(wait)
+
+    def _policy(self, job: _Job) -> RetryPolicy:
+        return policy_for(job.policy, job.subscription.options.get("_retry_policy"))
+
+    def _last_due(self, job: _Job) -> int:
+        """Return when the last attempt is due (ms), if all of them fail at once."""
+        return job.pending.begun + 1000 * sum(self._policy(job).delays())
 
     def _newest(self, subscription: Subscription) -> _News:
         return self._news.setdefault((subscription.address, subscription.id), _News())
@@ -515,6 +562,13 @@ def _delivery(job: _Job) -> Delivery:
         body=pending.notice.body,
         attempt=pending.attempt,
     )
+
+
+async def _wait(
+    tasks: Collection[asyncio.Task[Outcome]], seconds: float
+) -> tuple[set[asyncio.Task[Outcome]], set[asyncio.Task[Outcome]]]:
+    """Wait for tasks, for a while; return those that are done, and the others."""
+    return await asyncio.wait(tasks, timeout=seconds) if tasks else (set(), set())
 
 
 async def _pause(bell: asyncio.Event, seconds: float) -> None:

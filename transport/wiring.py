@@ -159,7 +159,6 @@ def notifier_worker(service: Service) -> Worker:
     webhook = WebhookSettings(
         connect_timeout=notifier.connect_timeout,
         timeout=notifier.timeout,
-        connections_per_host=notifier.per_subscriber,
         egress=EgressPolicy(allow=settings.egress.allow),
     )
     server = MailSettings(

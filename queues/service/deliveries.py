@@ -67,6 +67,7 @@ class Batch:
     pool: str
     address: Address  # the queue that they are in
     claim_id: str
+    taken: int  # ms; when it was
     tickets: Sequence[Ticket] = ()
     pending: Sequence[PendingDelivery] = ()
 
@@ -115,14 +116,14 @@ class DeliveryService:
         Raises StoreError.
         """
         store, lease = self._store(box), Lease(ttl=self.lease, grace=self.lease, limit=limit)
-        claim = store.claim(box.address, lease, now=store.clock()).claim
+        now = store.clock()
+        claim = store.claim(box.address, lease, now=now).claim
         if claim is None:
             return None
+        batch = Batch(pool=box.pool, address=box.address, claim_id=claim.id, taken=now)
         if box.address == PENDING:
-            pending = list(self._read(read_pending, claim.messages))
-            return Batch(pool=box.pool, address=box.address, claim_id=claim.id, pending=pending)
-        tickets = list(self._read(read_ticket, claim.messages))
-        return Batch(pool=box.pool, address=box.address, claim_id=claim.id, tickets=tickets)
+            return replace(batch, pending=list(self._read(read_pending, claim.messages)))
+        return replace(batch, tickets=list(self._read(read_ticket, claim.messages)))
 
     def follow(self, box: Box, line: Line) -> float:
         """Have a line watch a box; return the seconds until something falls due in it.
@@ -229,7 +230,7 @@ class DeliveryService:
             for message in page:
                 if (message.id in ids) if ids is not None else message.created >= (since or 0):
                     for pending in self._read(read_pending, [message]):
-                        anew = replace(pending, attempt=1, replayed=store.clock())
+                        anew = replace(pending, attempt=1, replayed=store.clock(), begun=0)
                         again = pending_message(anew, self._keys.seal)
                         once = Once(key=f"replay:{message.id}", fingerprint=b"", window=_WINDOW)
                         store.post(PENDING, [again], now=store.clock(), once=once, create=True, tickets=None)

@@ -1,11 +1,14 @@
 import asyncio
 import json
+import os
+import resource
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
 
 import pytest
+from aiohttp.abc import ResolveResult
 
 from notifiers.egress import EgressPolicy
 from notifiers.outcome import Delivery, Kind, Outcome, Undeliverable
@@ -364,6 +367,58 @@ class TestBadReceivers:
         outcome = post_to("http://127.0.0.1:1/")
         assert (outcome.kind, outcome.detail) == (Kind.RETRY, "The subscriber could not be reached.")
 
+    def test_a_host_was_reached_whatever_its_answer_or_want_of_one(self):
+        assert post(Receiver(204)).reached
+        assert post(Receiver(500)).reached
+        assert post_talking(self.hang, self.IMPATIENT)[0].reached
+
+        async def reset(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await read_request(reader)
+            writer.transport.abort()
+
+        assert post_talking(reset)[0].reached
+
+    def test_a_host_was_not_reached_where_nobody_is_or_its_name_leads_nowhere(self):
+        assert post_to("http://127.0.0.1:1/").reached is False
+        assert post_to("http://hook.example/", resolver=TableResolver()).reached is False
+
+    def test_a_name_that_takes_too_long_is_no_host_either(self):
+        class Hanging(TableResolver):
+            async def resolve(self, *_: object) -> list[ResolveResult]:
+                await asyncio.Event().wait()
+                raise AssertionError
+
+        settings = replace(SETTINGS, connect_timeout=0.1)
+        outcome = post_to("http://hook.example/", settings, resolver=Hanging())
+        assert (outcome.kind, outcome.reached) == (Kind.RETRY, False)
+        assert outcome.detail == "The subscriber did not answer in time."
+        assert outcome.seconds < 5
+
+    def test_a_host_that_was_not_asked_is_not_judged(self):
+        assert post_to("http://10.0.0.1/", WebhookSettings()).reached is None
+
+        async def no_token(_: Delivery) -> Mapping[str, str]:
+            raise OSError("Keystone is down")
+
+        assert post_to("trust+http://127.0.0.1:1/", credentials=no_token).reached is None
+
+    def test_a_lack_of_file_handles_is_not_the_hosts_fault(self):
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+        async def run() -> Outcome:
+            async with a_notifier() as notifier:
+                taken = [os.dup(0)]
+                resource.setrlimit(resource.RLIMIT_NOFILE, (taken[0], hard))
+                try:
+                    return await notifier.deliver(a_delivery("http://127.0.0.1:1/"))
+                finally:
+                    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+                    os.close(taken[0])
+
+        outcome = asyncio.run(run())
+        assert (outcome.kind, outcome.reached) == (Kind.RETRY, None)
+
     def test_cancellation_gets_through(self):
         async def run() -> None:
             async with talking(self.hang) as url, a_notifier() as notifier:
@@ -377,17 +432,42 @@ class TestBadReceivers:
 
 
 class TestConnections:
-    def test_they_are_used_again_within_bounds(self):
+    def test_they_are_used_again(self):
         receiver = Receiver(200, body=b"thanks")
-        settings = replace(SETTINGS, connections_per_host=2)
 
         async def run() -> None:
-            async with receiver.listening(), a_notifier(settings) as notifier:
-                await asyncio.gather(*(notifier.deliver(a_delivery(receiver.url)) for _ in range(20)))
+            async with receiver.listening(), a_notifier() as notifier:
+                for _ in range(10):
+                    await asyncio.gather(*(notifier.deliver(a_delivery(receiver.url)) for _ in range(2)))
 
         asyncio.run(run())
         assert len(receiver.bodies) == 20
         assert len(receiver.connections) == 2
+
+    def test_e5_paths_that_hang_keep_no_other_path_of_their_host_waiting(self):
+        async def hang_or_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            head = await read_request(reader)
+            if head.startswith(b"POST /hook/hangs"):
+                await reader.read()
+            writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
+            await writer.drain()
+
+        async def run() -> Outcome:
+            async with talking(hang_or_answer) as url, a_notifier() as notifier:
+                hanging = [
+                    asyncio.create_task(notifier.deliver(a_delivery(f"{url}/hangs/{number}")))
+                    for number in range(100)
+                ]
+                await asyncio.sleep(0)  # they come first
+                outcome = await notifier.deliver(a_delivery(url))
+                for task in hanging:
+                    task.cancel()
+                await asyncio.gather(*hanging, return_exceptions=True)
+                return outcome
+
+        outcome = asyncio.run(run())
+        assert outcome.kind is Kind.DELIVERED
+        assert outcome.seconds < 5
 
 
 class TestEgress:
@@ -443,10 +523,9 @@ class TestEgress:
 
     def test_refusals_do_not_use_up_connections(self):
         resolver = TableResolver(hook_example=[["10.0.0.1"]])
-        settings = replace(SETTINGS, connections_per_host=1)
 
         async def run() -> list[Outcome]:
-            async with a_notifier(settings, resolver=resolver) as notifier:
+            async with a_notifier(resolver=resolver) as notifier:
                 return [await notifier.deliver(a_delivery("http://hook.example/")) for _ in range(5)]
 
         assert {outcome.kind for outcome in asyncio.run(run())} == {Kind.REJECTED}

@@ -157,6 +157,11 @@ class Bench:
         places = (*self.store.outboxes(), PENDING)
         return not any(self.store.list(address, selection, now=self.clock.now) for address in places)
 
+    def quiet_but_for_what_is_leased(self) -> bool:
+        """Whether all that is due is in somebody's hands."""
+        places = (*self.store.outboxes(), PENDING)
+        return not any(self.store.list(address, Selection(limit=1), now=self.clock.now) for address in places)
+
     async def advance(self, seconds: float) -> None:
         self.clock.advance(seconds)
         await until(self.quiet)
@@ -690,6 +695,37 @@ def test_e5_a_subscriber_that_hangs_delays_nobody(bench: Bench) -> None:
     assert bench.fake.most[""] <= 20
 
 
+def test_e5_subscribers_that_hang_leave_room_for_other_projects(bench: Bench) -> None:
+    bench.settings.update(in_flight=20)
+    projects = [Address(project=name, queue="jobs") for name in ("blue", "red", "green")]
+    for number in range(60):
+        bench.subscribe(f"hangs-{number}")
+        bench.subscribe(f"hangs-too-{number}", queue=projects[1])
+    bench.subscribe("quick", queue=projects[2])
+
+    async def hang(_delivery: Delivery) -> Outcome:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def run() -> None:
+        bench.fake.script = {f"mailto:hangs-{number}": hang for number in range(60)}
+        bench.fake.script |= {f"mailto:hangs-too-{number}": hang for number in range(60)}
+        task = asyncio.create_task(bench.worker().run(asyncio.Event()))
+        for address in projects[:2]:
+            bench.post(1, 2, queue=address)
+        await until(bench.quiet)
+        for number in range(20):
+            bench.post(number, queue=projects[2])
+            await until(lambda number=number: number in bench.fake.bodies())  # type: ignore[misc]
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(run())
+    hung = Counter(each.project for each in bench.fake.attempts)
+    assert 6 <= hung["blue"] <= 10
+    assert 5 <= hung["red"] <= 10
+
+
 def test_e5_a_slow_attempt_is_not_repeated_and_its_failure_is(bench: Bench) -> None:
     found = bench.subscribe(options={"_retry_policy": {"delays": [60]}})
 
@@ -804,6 +840,65 @@ def test_a_worker_that_cannot_end_in_time_leaves_it_to_the_next(
     assert bench.fake.bodies() == [1]
 
 
+def test_a_worker_that_is_told_to_stop_gives_back_what_it_has_not_begun(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_PARTS", 1)
+    bench.settings["patience"] = PATIENCE
+    bench.subscribe("a")
+
+    async def run() -> None:
+        release = asyncio.Event()
+
+        async def take_time(_delivery: Delivery) -> Outcome:
+            await release.wait()
+            return DELIVERED
+
+        bench.fake.script = {"mailto:a": take_time}
+        stop = asyncio.Event()
+        task = asyncio.create_task(bench.worker().run(stop))
+        bench.post(1)
+        await until(lambda: len(bench.fake.attempts) == 1)
+        bench.post(2)
+        await until(bench.quiet_but_for_what_is_leased)
+        stop.set()
+        release.set()
+        await asyncio.wait_for(task, PATIENCE)
+
+    asyncio.run(run())
+    assert bench.fake.bodies() == [1]
+    bench.fake = Fake()
+    until_settled(bench)
+    assert bench.fake.bodies() == [2]
+
+
+def test_a_worker_that_cannot_end_in_time_gives_back_what_nothing_stands_for(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_END", 0.05)
+    bench.settings["patience"] = PATIENCE
+    bench.subscribe("a")
+
+    async def hang(_delivery: Delivery) -> Outcome:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    bench.fake.script = {"mailto:a": hang}
+
+    async def run() -> None:
+        stop = asyncio.Event()
+        bench.post(1)
+        task = asyncio.create_task(bench.worker().run(stop))
+        await until(lambda: len(bench.fake.attempts) == 1)
+        stop.set()
+        await asyncio.wait_for(task, PATIENCE)
+
+    asyncio.run(run())
+    bench.fake = Fake()
+    until_settled(bench)
+    assert bench.fake.bodies() == [1]
+
+
 @pytest.mark.parametrize("patience", [0.05, PATIENCE])
 def test_e1_what_a_worker_had_when_it_died_is_done_by_another(bench: Bench, patience: float) -> None:
     bench.settings["patience"] = patience
@@ -850,7 +945,7 @@ def fail_sometimes(bench: Bench, monkeypatch: pytest.MonkeyPatch, name: str, tim
     return failures
 
 
-@pytest.mark.parametrize("name", ["take", "keep", "settle", "bury", "note", "forget", "pools"])
+@pytest.mark.parametrize("name", ["take", "keep", "settle", "bury", "note", "forget", "boxes"])
 def test_a_store_that_fails_for_a_while_costs_no_delivery(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -920,24 +1015,223 @@ def test_a_ticket_that_nobody_can_read_holds_nobody_up(bench: Bench) -> None:
     assert sorted(bench.fake.bodies("mailto:a")) == [1, 2]
 
 
+# --- endpoints that fail
+
+OTHER = Address(project="red", queue="jobs")
+GATEWAY = "http://gateway.example.org"
+ABSENT = Outcome(kind=Kind.RETRY, detail="nobody there", reached=False)
+
+
+def hook(bench: Bench, path: str = "/", *, queue: Address = QUEUE, delays: Sequence[int] = (60,)) -> str:
+    """Subscribe a webhook, and return its URI."""
+    terms = Terms(subscriber=GATEWAY + path, options={"_retry_policy": {"delays": list(delays)}})
+    bench.service.subscriptions.create(queue, terms)
+    return GATEWAY + path
+
+
+def failing(bench: Bench, outcome: Outcome = RETRY) -> tuple[Answer, list[tuple[Any, int]]]:
+    """Return an answer that is always the same, and where it notes what was tried and when (ms)."""
+    tried: list[tuple[Any, int]] = []
+
+    async def fail(delivery: Delivery) -> Outcome:
+        tried.append((json.loads(delivery.body), bench.clock.now))
+        return outcome
+
+    return fail, tried
+
+
 def test_a_failing_endpoint_is_left_alone_and_nothing_is_lost(bench: Bench) -> None:
     """Its circuit opens after some failures; what could not be tried waits, at no cost of attempts."""
-    hook = "http://hook.example.org/"
-    bench.service.subscriptions.create(
-        QUEUE, Terms(subscriber=hook, options={"_retry_policy": {"delays": [0] * 3}})
-    )
-    bench.fake.script = {hook: [RETRY] * 6}
-    found = bench.service.subscriptions.all(QUEUE)[0]
+    uri = hook(bench, delays=[60] * 3)
+    bench.fake.script[uri], tried = failing(bench)
     bench.post(*range(8))
+    work(bench, lambda: until(bench.quiet))
+
+    assert len(tried) == 5
+    rest = leased(bench)
+    assert sorted(json.loads(pending.notice.body) for pending in rest) == list(range(8))
+    assert sorted(pending.attempt for pending in rest) == [1, 1, 1, 2, 2, 2, 2, 2]
+
+
+def test_an_endpoint_that_fails_costs_nobody_else_on_its_host(bench: Bench) -> None:
+    """Many tenants share the host of a gateway; a path of one that is broken says nothing of the others."""
+    broken, ours, theirs = hook(bench, "/broken"), hook(bench, "/ours"), hook(bench, "/", queue=OTHER)
+    bench.fake.script[broken], tried = failing(bench)
 
     async def story() -> None:
-        await until(lambda: len(bench.fake.attempts) >= 5)
+        bench.post(*range(8))
+        await until(bench.quiet)
+        bench.post("to all")
+        bench.post("to theirs", queue=OTHER)
         await until(bench.quiet)
 
     work(bench, story)
-    rest = [json.loads(pending.notice.body) for pending in leased(bench)]
-    assert sorted(rest + bench.dead(found) + bench.fake.bodies(hook)) == list(range(8))
-    assert 5 <= len([each for each in bench.fake.attempts if each.subscriber == hook]) <= 8
+    assert len(tried) == 5
+    assert sorted(map(str, bench.fake.bodies(ours))) == [*map(str, range(8)), "to all"]
+    assert bench.fake.bodies(theirs) == ["to theirs"]
+
+
+def test_a_subscriber_that_was_changed_is_tried_at_once(bench: Bench) -> None:
+    uri = hook(bench, "/old")
+    bench.fake.script[uri], _ = failing(bench)
+    (found,) = bench.service.subscriptions.all(QUEUE)
+
+    async def story() -> None:
+        bench.post(*range(8))
+        await until(bench.quiet)
+        bench.service.subscriptions.update(QUEUE, found.id, Terms(subscriber=GATEWAY + "/new"))
+        bench.post("new")
+        await until(bench.quiet)
+
+    work(bench, story)
+    assert bench.fake.bodies(GATEWAY + "/new") == ["new"]
+
+
+def test_a_host_that_is_not_there_is_asked_now_and_then_however_many_subscribed_it(bench: Bench) -> None:
+    bench.settings["in_flight"] = 20
+    tried: list[str] = []
+
+    async def nobody(delivery: Delivery) -> Outcome:
+        tried.append(delivery.subscriber)
+        await asyncio.sleep(0.001)
+        return ABSENT
+
+    for number in range(300):
+        queue = (QUEUE, OTHER)[number % 2]
+        bench.fake.script[hook(bench, f"/{number}", queue=queue, delays=[3600] * 3)] = nobody
+
+    async def story() -> None:
+        for queue in (QUEUE, OTHER):
+            bench.post(1, queue=queue)
+        for _ in range(5):
+            await until(bench.quiet)
+            bench.clock.advance(5)
+
+    work(bench, story)
+    # Those that were under way together when it showed, and no probe before the pause is over, in real seconds.
+    assert 5 <= len(tried) <= 30
+    assert len(bench.waiting()) == 300
+
+
+@pytest.mark.parametrize("answer", [RETRY, ABSENT])
+def test_what_rests_is_tried_when_its_last_attempt_is_due(bench: Bench, answer: Outcome) -> None:
+    uri = hook(bench, delays=[10, 20])
+    bench.fake.script[uri], tried = failing(bench, answer)
+    (found,) = bench.service.subscriptions.all(QUEUE)
+    start = bench.clock.now
+
+    async def story() -> None:
+        bench.post(*range(8))
+        await until(bench.quiet)
+        assert len({body for body, _ in tried}) < 8  # the others rest
+        for _ in range(29):
+            await bench.advance(1)
+        assert bench.dead(found) == []
+        assert len(tried) <= 6
+        await bench.advance(1)
+        await until(bench.settled)
+
+    work(bench, story)
+    assert sorted(bench.dead(found)) == list(range(8))
+    assert {body for body, at in tried if at == start + 30_000} == set(range(8))
+
+
+def test_what_rests_gets_through_at_last_where_the_endpoint_is_well_again(bench: Bench) -> None:
+    uri = hook(bench, delays=[10])
+    bench.fake.script[uri], _ = failing(bench)
+    (found,) = bench.service.subscriptions.all(QUEUE)
+
+    async def story() -> None:
+        bench.post(*range(8))
+        await until(bench.quiet)
+        bench.fake.script = {}
+        for _ in range(10):
+            await bench.advance(1)
+        await until(bench.settled)
+
+    work(bench, story)
+    assert sorted(bench.fake.bodies(uri)) == list(range(8))
+    assert bench.dead(found) == []
+
+
+def test_what_waited_long_for_its_first_attempt_has_all_its_time(bench: Bench) -> None:
+    """Whether a message was delayed, or no notifier there to take it."""
+    uri = hook(bench, delays=[10])
+    bench.fake.script[uri], tried = failing(bench)
+    bench.post("late", delay=600)
+    bench.post("later")
+    bench.clock.advance(600)
+    (found,) = bench.service.subscriptions.all(QUEUE)
+
+    async def story() -> None:
+        bench.post(*range(8))
+        await until(bench.quiet)
+        assert bench.dead(found) == []
+        await bench.advance(10)
+        await until(bench.settled)
+
+    work(bench, story)
+    assert len(bench.dead(found)) == 10
+    assert {body for body, at in tried if at == bench.clock.now} == {*range(8), "late", "later"}
+
+
+def test_what_is_sent_again_to_an_endpoint_that_rests_has_all_its_time(bench: Bench) -> None:
+    uri = hook(bench, delays=[10])
+    bench.fake.script[uri], tried = failing(bench)
+    (found,) = bench.service.subscriptions.all(QUEUE)
+
+    async def story() -> None:
+        bench.post(*range(8))
+        await until(bench.quiet)
+        await bench.advance(10)
+        await until(bench.settled)
+        bench.clock.advance(600)
+        assert bench.service.deliveries.replay(QUEUE, found.id, since=0) == 8
+        before = len(tried)
+        await until(bench.quiet)
+        assert bench.dead(found) == []
+        assert len(tried) == before
+        await bench.advance(10)
+        await until(bench.settled)
+
+    work(bench, story)
+    assert sorted(bench.dead(found)) == list(range(8))
+
+
+def test_a_last_attempt_that_finds_no_room_is_given_up_in_the_end_and_that_is_said(bench: Bench) -> None:
+    uri = hook(bench, delays=[10])
+    (found,) = bench.service.subscriptions.all(QUEUE)
+    count = 0
+
+    async def fail_then_hang(_delivery: Delivery) -> Outcome:
+        nonlocal count
+        count += 1
+        if count > 5:
+            await asyncio.Event().wait()
+        return RETRY
+
+    bench.fake.script[uri] = fail_then_hang
+
+    async def story() -> None:
+        bench.post(*range(8))
+        await until(bench.quiet)
+        await bench.advance(10)
+        await bench.advance(590)
+        assert bench.dead(found) == []
+        await bench.advance(30)
+        await until(lambda: len(bench.dead(found)) == 8)
+
+    async def run() -> None:
+        task = asyncio.create_task(bench.worker().run(asyncio.Event()))
+        await story()
+        await until(lambda: bench.service.deliveries.counts(QUEUE, found.id).dead == 8)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(run())
+    assert count <= 9
+    counts = bench.service.deliveries.counts(QUEUE, found.id)
+    assert counts.last_error == "Given up without a last attempt: those before it take too long."
 
 
 def leased(bench: Bench) -> list[Any]:
