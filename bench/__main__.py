@@ -1,4 +1,4 @@
-"""The command line: `python -m bench [depth|fanout|hotpath|memory]`; without a name, a short version of everything."""
+"""The command line: `python -m bench [depth|fanout|hotpath|memory|waiting|websocket]`; without a name, a short version of everything."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 import click
 
-from bench import depth, fanout, hotpath, memory, sockets
+from bench import depth, fanout, hotpath, memory, sockets, waiting, websocket
 from bench.conditions import Conditions, conditions
 from bench.report import Figure, save, text
 from queues.ports import Driver
@@ -83,6 +83,28 @@ def _hotpath(rounds: int, seconds: float, slices: int, json_file: Path | None) -
     with _stores(None) as (_, folder, found):
         figures = hotpath.measure(folder, rounds=rounds)
         figures += sockets.measure(folder, seconds=seconds, slices=slices)
+        _report(found, figures, json_file)
+
+
+@bench.command(name="waiting")
+@click.option("--rounds", default=500, show_default=True, help="How often each load is timed.")
+@click.option("--store", metavar="URI", help="Measure this store instead of a new SQLite file.")
+@_JSON
+def _waiting(rounds: int, store: str | None, json_file: Path | None) -> None:
+    """Measure what requests cost while hundreds of clients wait for messages."""
+    with _stores(store) as (_, folder, found):
+        figures = waiting.measure(store or f"sqlite:///{folder}/waiting.db", rounds=rounds)
+        _report(found, figures, json_file)
+
+
+@bench.command(name="websocket")
+@click.option("--seconds", default=5.0, show_default=True, help="How long the load of requests lasts.")
+@click.option("--store", metavar="URI", help="Measure this store instead of a new SQLite file.")
+@_JSON
+def _websocket(seconds: float, store: str | None, json_file: Path | None) -> None:
+    """Measure requests, idle connections and pushed messages over websockets."""
+    with _stores(store) as (_, folder, found):
+        figures = websocket.measure(store or f"sqlite:///{folder}/websocket.db", seconds=seconds)
         _report(found, figures, json_file)
 
 

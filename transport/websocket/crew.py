@@ -48,10 +48,9 @@ class Crew:
         while (item := self._work.get()) is not None:
             work, future = item
             try:
-                outcome = (future, work(), None)
-            except BaseException as error:
-                outcome = (future, None, error)
-            self._done.append(outcome)
+                self._done.append((future, work(), None))
+            except BaseException as error:  # whoever waits gets it
+                self._done.append((future, None, error))
             if not self._called:
                 self._called = True
                 try:
