@@ -126,11 +126,16 @@ class TestCheck:
 
 
 class TestServing:
-    @pytest.mark.parametrize("command", ["serve", "api"])
+    @pytest.mark.parametrize("command", ["serve", "api", "websocket"])
     def test_it_is_refused_where_it_would_let_everybody_in(self, command):
         result = hermod(command, "--bind", "0.0.0.0:8888")
         assert result.exit_code == 2
         assert "auth_strategy" in said(result)[0]
+
+    def test_websockets_that_would_let_everybody_in_are_refused_with_the_rest(self):
+        result = hermod("serve", HERMOD_WEBSOCKET_BIND="0.0.0.0:9000")
+        assert result.exit_code == 2
+        assert "websocket.bind 0.0.0.0:9000 can be reached" in said(result)[0]
 
     def test_a_store_in_memory_has_one_worker(self):
         result = hermod("api", "--store", "memory:", "--workers", "2")
@@ -139,7 +144,14 @@ class TestServing:
 
     @pytest.mark.parametrize(
         "command",
-        [["janitor"], ["token", "list"], ["token", "create", "--project", "p"], ["token", "revoke", "x"]],
+        [
+            ["websocket"],
+            ["notifier"],
+            ["janitor"],
+            ["token", "list"],
+            ["token", "create", "--project", "p"],
+            ["token", "revoke", "x"],
+        ],
     )
     def test_a_store_in_memory_is_out_of_reach_for_other_processes(self, command):
         result = hermod(*command, "--store", "memory:")

@@ -215,6 +215,7 @@ def hermod(run) -> Callable[..., tuple[Process, int]]:
 
     def start(command: str, *arguments: str, **environ: str) -> tuple[Process, int]:
         port = free_port()
+        environ.setdefault("HERMOD_WEBSOCKET_BIND", f"127.0.0.1:{free_port()}")
         process = run("-m", "transport", command, "--bind", f"127.0.0.1:{port}", *arguments, **environ)
         eventually(lambda: answers(port) or process.popen.poll() is not None)
         assert process.popen.poll() is None, process.text()
@@ -223,7 +224,8 @@ def hermod(run) -> Callable[..., tuple[Process, int]]:
     return start
 
 
-ALL = 5  # processes under `hermod serve`: a master with two workers, the janitor and the notifier
+#: Processes under `hermod serve`: a master with two workers, one with a worker for websockets, janitor and notifier.
+ALL = 7
 
 
 class TestServe:
@@ -276,7 +278,9 @@ class TestServe:
     def test_a_store_that_cannot_be_opened_is_said_once(self, run, tmp_path):
         (tmp_path / "file").write_text("")
         process = run(
-            "-m", "transport", "serve", "--bind", f"127.0.0.1:{free_port()}", "--store", "sqlite:///file/x.db"
+            *("-m", "transport", "serve", "--bind", f"127.0.0.1:{free_port()}"),
+            *("--store", "sqlite:///file/x.db"),
+            HERMOD_WEBSOCKET_BIND=f"127.0.0.1:{free_port()}",
         )
         assert process.ended() == 1
         assert "Traceback" not in process.text()
