@@ -345,7 +345,8 @@ class Outline:
 class Push:
     """Which connection a subscription is served through, and from where on."""
 
-    connection: str  # its id, never used again
+    node: str  # the process that serves it, never used again
+    connection: str  # its id, likewise
     after: int  # place in the queue's log of pushed messages behind which its messages begin
     resumable: bool = False  # whether it outlives the connection, so that another one can go on with it
 

@@ -15,6 +15,7 @@ from queues.service.health import HealthService
 from queues.service.messages import MessageService
 from queues.service.moving import MovingService
 from queues.service.pools import PoolService
+from queues.service.presence import PresenceService
 from queues.service.pushes import PushService
 from queues.service.queues import QueueService
 from queues.service.subscriptions import SubscriptionService
@@ -45,6 +46,7 @@ class Service:
     flavors: FlavorService
     moving: MovingService
     dead_letters: DeadLetterService
+    presence: PresenceService
     subscriptions: SubscriptionService
     confirmations: ConfirmationService
     deliveries: DeliveryService

@@ -19,6 +19,7 @@ from queues.service.health import HealthService
 from queues.service.messages import MessageService
 from queues.service.moving import MovingService
 from queues.service.pools import PoolService
+from queues.service.presence import PresenceService
 from queues.service.pushes import PushService
 from queues.service.queues import QueueService
 from queues.service.subscriptions import SubscriptionService
@@ -100,13 +101,16 @@ def assemble(
         dead_letter_ttl=notifier.dead_letter_ttl,
         lease=notifier.lease,
     )
-    subscriptions = SubscriptionService(records, catalogue, queues, limits, clock, forget=deliveries.drop)
+    presence = PresenceService(records, clock)
+    subscriptions = SubscriptionService(
+        records, catalogue, queues, limits, clock, forget=deliveries.drop, is_here=presence.is_here
+    )
     confirmations = ConfirmationService(
         deliveries,
         signer,
         limits,
         clock,
-        required=notifier.require_confirmation and bool(settings.signed_url.secret_keys),
+        required=notifier.require_confirmation,
         public_url=notifier.public_url or None,
         websocket_url=notifier.websocket_url or None,
         page_url=notifier.external_confirmation_url or None,
@@ -118,6 +122,7 @@ def assemble(
         flavors=flavors,
         moving=MovingService(records, pools, catalogue, dead_letters),
         dead_letters=dead_letters,
+        presence=presence,
         subscriptions=subscriptions,
         confirmations=confirmations,
         deliveries=deliveries,
@@ -138,12 +143,9 @@ def assemble(
 
 def _webhook_signer(settings: NotifierSettings) -> WebhookSigner:
     # What it needs is imported when it is needed: most requests never ask.
-    from notifiers.signatures import WebhookSigner, parse_private_key
+    from notifiers.signatures import WebhookSigner
 
-    return WebhookSigner(
-        [key.get_secret_value().encode() for key in settings.signing_keys],
-        [parse_private_key(key.get_secret_value()) for key in settings.private_keys],
-    )
+    return WebhookSigner(settings.shared_keys(), settings.ed25519_keys())
 
 
 def notifier_worker(service: Service) -> Worker:
@@ -193,5 +195,8 @@ def event_bridge(settings: BridgeSettings, post: Callable[[Sequence[Event]], Non
         exchanges=settings.exchanges,
         topics=settings.topics,
         queue=settings.source_queue,
+        durable_exchanges=settings.durable_exchanges,
+        dead_letter_exchange=settings.dead_letter_exchange or None,
+        arguments=settings.queue_arguments,
     )
     return Bridge(source, post)

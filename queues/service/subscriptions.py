@@ -60,7 +60,8 @@ class SubscriptionService:
     """Makes, shows, changes and removes subscriptions.
 
     `clock` gives ms since the epoch. `forget` drops what is known of the deliveries of a
-    subscription that is gone, by its queue and id.
+    subscription that is gone, by its queue and id. `is_here` tells whether a process
+    that serves connections is alive.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class SubscriptionService:
         clock: Callable[[], int],
         *,
         forget: Callable[[Address, str], None],
+        is_here: Callable[[str], bool],
         schemes: Collection[str] = SCHEMES,
     ) -> None:
         self._records = records
@@ -80,6 +82,7 @@ class SubscriptionService:
         self._limits = limits
         self._clock = clock
         self._forget = forget
+        self._is_here = is_here
         self._schemes = schemes
 
     def read(self, document: Json) -> Terms:
@@ -202,7 +205,7 @@ class SubscriptionService:
         """
         return self._change(address, subscription_id, lambda old: replace(old, confirmed=confirmed))
 
-    def attach(self, address: Address, subscription_id: str, connection: str) -> Subscription:
+    def attach(self, address: Address, subscription_id: str, *, node: str, connection: str) -> Subscription:
         """Let a subscription be served through another connection, and begin its life anew; return it.
 
         Raises SubscriptionNotFound, also where it cannot outlive its connection.
@@ -211,7 +214,9 @@ class SubscriptionService:
         def change(old: Subscription) -> Subscription:
             if old.push is None or not old.push.resumable:
                 raise SubscriptionNotFound
-            return replace(old, push=replace(old.push, connection=connection), renewed=self._clock())
+            return replace(
+                old, push=replace(old.push, node=node, connection=connection), renewed=self._clock()
+            )
 
         return self._change(address, subscription_id, change)
 
@@ -276,14 +281,20 @@ class SubscriptionService:
     def _find(self, address: Address, subscription_id: str) -> Subscription | None:
         record = self._records.fetch(SUBSCRIPTION, subscriptions_scope(address), subscription_id)
         found = None if record is None else _subscription(address, record)
-        return found if found is not None and found.expires > self._clock() else None
+        return found if found is not None and self._lives(found, self._clock()) else None
+
+    def _lives(self, subscription: Subscription, now: int) -> bool:
+        """Whether a subscription has not expired, nor lost the connection that it ends with."""
+        push = subscription.push
+        here = push is None or push.resumable or self._is_here(push.node)
+        return here and subscription.expires > now
 
     def _scan(self, address: Address, after: str, now: int) -> Iterator[Subscription]:
         scope = subscriptions_scope(address)
         while page := self._records.scan(SUBSCRIPTION, scope, after=after, limit=_SCAN):
             for record in page:
                 found = _subscription(address, record)
-                if found.expires > now:
+                if self._lives(found, now):
                     yield found
                 else:
                     self._remove(found)

@@ -43,6 +43,7 @@ class Connection:
 
     def __init__(self, node: Node, socket: WebSocket) -> None:
         self.id = str(uuid.uuid4())
+        self.node_id = node.id
         self.uri = f"{node.base_url}/{self.id}"
         self.binary = False  # the encoding of what is pushed
         self._node = node
@@ -178,6 +179,10 @@ class Connection:
         """How many subscriptions it may have still."""
         return self._node.settings.subscriptions - len(self._members) - len(self._leases)
 
+    def check_in(self) -> None:
+        """See to it that the process counts as alive; in whatever thread."""
+        self._node.check_in()
+
     def follow(self, subscription: Subscription, after: Position, *, binary: bool) -> None:
         """Begin to pass messages on."""
         self.binary = binary
@@ -226,6 +231,11 @@ class Connection:
     def expire(self) -> None:
         """Close the connection, for nobody knows any more who speaks."""
         self.close(EXPIRED, "Authentication expired.")
+
+    def lost(self, subscription_id: str) -> None:
+        """End, for one of its subscriptions did without its fault."""
+        if subscription_id in self._members:
+            self.close(SERVICE_RESTART, "A subscription was lost; connect again.")
 
     # --- what the node asks for now and then
 

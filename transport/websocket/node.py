@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
+import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
@@ -14,6 +17,7 @@ from falcon.asgi import Request, WebSocket
 
 from queues.errors import HermodError
 from queues.models import Address
+from queues.service.presence import INTERVAL
 from transport.service import Service
 from transport.websocket.actions import actions
 from transport.websocket.connection import SERVICE_RESTART, Connection
@@ -42,6 +46,8 @@ class Node:
         self._connections: set[Connection] = set()
         self._streams: dict[Address, Stream] = {}
         self._closing = False
+        self.id = str(uuid.uuid4())
+        self._seen = 0.0  # monotonic seconds; when it gave a sign of life last
         self._chores: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -50,6 +56,7 @@ class Node:
         self._chores = [
             asyncio.create_task(self._often(self.settings.heartbeat, self._beat)),
             asyncio.create_task(self._often(_LOOK, self._look_after_streams)),
+            asyncio.create_task(self._often(INTERVAL, self._appear)),
             asyncio.create_task(self._often(_TOKENS, self._look_after_connections)),
         ]
 
@@ -64,6 +71,9 @@ class Node:
         """End, when the connections are closed."""
         for chore in self._chores:
             chore.cancel()
+        if self._seen:
+            with suppress(HermodError):
+                await self.call(partial(self.service.presence.leave, self.id))
         await asyncio.gather(*self._chores, return_exceptions=True)
         for stream in list(self._streams.values()):
             await stream.close()
@@ -88,6 +98,14 @@ class Node:
         if self._crew is None:
             raise RuntimeError("The node has not started.")
         return self._crew.call(work)
+
+    def check_in(self) -> bool:
+        """Give a sign of life, unless one was given just now; tells whether the last one was in time."""
+        if time.monotonic() - self._seen < INTERVAL / 2:
+            return True
+        in_time = self.service.presence.appear(self.id)
+        self._seen = time.monotonic()
+        return in_time
 
     async def join(self, member: Member) -> None:
         """Pass the messages of a queue on to a subscription."""
@@ -143,9 +161,14 @@ class Node:
         for connection in list(self._connections):
             connection.beat()
 
-    async def _look_after_streams(self) -> None:
+    async def _appear(self) -> None:
+        first = not self._seen
+        if not await self.call(self.check_in) and not first:
+            await self._look_after_streams(lapsed=True)
+
+    async def _look_after_streams(self, *, lapsed: bool = False) -> None:
         for stream in list(self._streams.values()):
-            await stream.look_after()
+            await stream.look_after(lapsed=lapsed)
 
     async def _look_after_connections(self) -> None:
         for connection in list(self._connections):

@@ -66,11 +66,15 @@ class Link(Protocol):
     """The connection, as its session sees it; to be called within its event loop, but for what is fixed."""
 
     id: str  # never used again
+    node_id: str  # of the process that serves it
     uri: str  # what its subscriptions show as their subscriber
 
     @property
     def room(self) -> int:
         """How many subscriptions it may have still."""
+
+    def check_in(self) -> None:
+        """See to it that the process counts as alive; in whatever thread. Raises StoreError."""
 
     def follow(self, subscription: Subscription, after: Position, *, binary: bool) -> None:
         """Begin to pass messages on."""
@@ -284,7 +288,8 @@ class Session:
     ) -> Handled:
         address = address_of(caller, body.queue_name)
         after = self.service.pushes.end(address)
-        push = Push(connection=self.link.id, after=after.place, resumable=resumable)
+        self.link.check_in()
+        push = Push(node=self.link.node_id, connection=self.link.id, after=after.place, resumable=resumable)
         try:
             made = self.service.subscriptions.create(
                 address, replace(terms, subscriber=self.link.uri), push=push
@@ -350,7 +355,9 @@ class Session:
         if first > after.place + 1:
             gap = {"from": body.sequence + 1, "to": first - 1 - base}
             after = replace(end, place=first - 1)
-        attached = self.service.subscriptions.attach(address, subscription.id, self.link.id)
+        attached = self.service.subscriptions.attach(
+            address, subscription.id, node=self.link.node_id, connection=self.link.id
+        )
         return Handled(
             frames.reply(
                 frame,

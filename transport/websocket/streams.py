@@ -17,6 +17,7 @@ from typing import Protocol
 import msgspec
 import structlog
 
+from queues.bodies import parse as parse_body
 from queues.errors import HermodError
 from queues.filters import Filter, parse
 from queues.models import Address, Subscription
@@ -30,7 +31,6 @@ _LONGEST_PAUSE = 5.0  # seconds between two tries to read a log
 
 _log = structlog.get_logger()
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder().decode
 
 
 class Listener(Protocol):
@@ -46,6 +46,9 @@ class Listener(Protocol):
 
     def forget(self, subscription_id: str) -> None:
         """Pass no more messages of a subscription on."""
+
+    def lost(self, subscription_id: str) -> None:
+        """End, for one of its subscriptions did without its fault."""
 
 
 @dataclass(eq=False)
@@ -76,7 +79,7 @@ class Member:
         if place <= self.position.place:
             return
         self.position = pushed.position
-        if self.filter is not None and not self.filter.matches(_decode(pushed.notice.body)):
+        if self.filter is not None and not self.filter.matches(parse_body(pushed.notice.body)):
             return
         if not self.numbered:
             self.listener.push(frames.plain(binary=self.listener.binary))
@@ -184,10 +187,13 @@ class Stream:
         if self._end is not None:
             self._end()
 
-    async def look_after(self) -> None:
-        """Renew subscriptions half of whose life is over, and let go of those that were removed elsewhere."""
+    async def look_after(self, *, lapsed: bool = False) -> None:
+        """Renew subscriptions half of whose life is over, and let go of those that were removed elsewhere.
+
+        Those that are gone were lost if this process did not count as alive for a while (`lapsed`).
+        """
         now, kept = time.monotonic(), None
-        if self._busy:
+        if self._busy or lapsed:
             self._busy = False
             found = await self._call(partial(self._service.subscriptions.all, self.address))
             kept = {each.id for each in found}
@@ -198,7 +204,9 @@ class Stream:
                 renew = partial(self._service.subscriptions.renew, self.address, id_, push.connection)
                 gone = await self._call(renew) is None
                 member.renewed()
-            if gone:
+            if gone and lapsed:
+                member.listener.lost(id_)
+            elif gone:
                 member.listener.forget(id_)
 
     async def _run(self) -> None:
