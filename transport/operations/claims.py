@@ -14,7 +14,7 @@ from transport.service import Service
 
 
 def claim_create(service: Service, caller: Caller, args: ClaimCreate) -> Awaited[SeenClaim | None]:
-    """Lease the first messages that are free; None where there is none, in the time that may be waited."""
+    """Lease the first messages that are free, or none if there are none in the time that may be waited."""
     address = address_of(caller, args.queue_name)
     claim = partial(service.claims.create, address, limit=args.limit, ttl=args.ttl, grace=args.grace)
     return service.waiting.until(address, claim, is_given, seconds=args.wait, alone=False)

@@ -1,0 +1,7 @@
+"""Prints the AsyncAPI document of the websocket service, docs/reference/asyncapi.json."""
+
+import sys
+
+from transport.websocket.asyncapi import text
+
+sys.stdout.write(text())
