@@ -28,8 +28,8 @@ from storage.redis_keys import channel
 from storage.redis_link import RedisLink
 from storage.wakeups import Wake, Wakeups
 
-CHECK = 5.0  # seconds between two looks at whether the connection is still a good one
-LINGER = 30.0  # seconds that the thread goes on when nothing is watched any more
+_CHECK = 5.0  # seconds between two looks at whether the connection is still a good one
+_LINGER = 30.0  # seconds that the thread goes on when nothing is watched any more
 _SHORTEST, _LONGEST = 0.05, 3.0  # seconds until it connects again, at first and in the end
 _PARTING = 1.0  # seconds that closing waits for the thread
 _BATCH = 1000  # messages that are read before anything else is looked at
@@ -111,7 +111,7 @@ class RedisListener:
         """Tell whether the thread may end; if so, the next watch starts another one."""
         with self._lock:
             if self._thread is threading.current_thread():
-                idle = not self._wanted and not self._notes and time.monotonic() - self._needed > LINGER
+                idle = not self._wanted and not self._notes and time.monotonic() - self._needed > _LINGER
                 if self._closed or idle:
                     self._thread = None
                     if self._bell is not None:
@@ -130,7 +130,7 @@ class RedisListener:
         """Wake whoever is to be woken, until the thread may end. Raises when the connection is no good any more."""
         self._changes()
         ear.send("SUBSCRIBE", self._wanted)
-        check = time.monotonic() + CHECK
+        check = time.monotonic() + _CHECK
         while not self._over():
             if not ear.has_more():
                 _wait(check - time.monotonic(), bell, ear)
@@ -142,7 +142,7 @@ class RedisListener:
                 ear.check()
                 if not self._link.hears(ear.connection):
                     raise ConnectionError("this server does not hear what others tell any more")
-                check = time.monotonic() + CHECK
+                check = time.monotonic() + _CHECK
 
     def _changes(self) -> tuple[Sequence[bytes], Sequence[bytes]]:
         """Read the notes; return the channels that are wanted now and were not, and the other way round."""

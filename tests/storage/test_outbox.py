@@ -170,6 +170,26 @@ def test_who_leaves_is_not_told(queue):
     assert tickets(queue) == []
 
 
+def test_who_leaves_takes_nobody_along_who_came_since(queue):
+    for stamp in ("one", "two"):
+        queue.store.subscribe(queue.address, stamp)
+    for stamp in ("one", "", "three"):
+        queue.store.unsubscribe(queue.address, stamp)
+    post(queue, "a", tickets=["of a"])
+
+    queue.store.unsubscribe(queue.address, "two")
+
+    post(queue, "b")
+    assert tickets(queue) == ["of a"]
+
+
+def test_who_leaves_a_queue_that_is_not_there_does_not_make_it(queue):
+    queue.store.unsubscribe(queue.address, "stamp")
+
+    with pytest.raises(QueueNotFound):
+        post(queue, "a", create=False)
+
+
 def test_subscribers_are_of_one_queue(queue):
     subscribe(queue)
     for other in (queue.other(), queue.other(project="another"), queue.other("queue", project="another")):
@@ -267,6 +287,23 @@ def test_subscribers_move_with_their_queue(queue, driver, clock, tmp_path, subsc
         assert tickets(queue) == []
     finally:
         target.close()
+
+
+def test_who_came_last_is_known_where_a_queue_arrives(queue, driver, clock, tmp_path):
+    source = connect(f"sqlite:///{tmp_path / 'source.db'}", clock=clock)
+    try:
+        subscribe(Probe(source.messages, clock, queue.address))
+        passage = Passage(source, driver, queue.address).begin().catch_up()
+        passage.land()
+        passage.open()
+
+        queue.store.unsubscribe(queue.address, "another")
+        post(queue, "a", tickets=["of a"])
+        queue.store.unsubscribe(queue.address, "stamp")
+        post(queue, "b")
+        assert tickets(queue) == ["of a"]
+    finally:
+        source.close()
 
 
 def test_who_subscribes_during_a_move_is_told_after_it(queue, driver, clock, tmp_path):

@@ -16,6 +16,7 @@ from storage.redis_keys import SHARDS
 from storage.registry import connect
 from tests import servers
 from tests.storage.probe import Clock, Probe, ids
+from tests.storage.test_watching import Bell
 
 WAITING = 300  # messages in the queue: more than any batch
 BEGIN, END = "from-here-on", "that-is-all"
@@ -107,6 +108,10 @@ OPERATIONS: dict[str, tuple[Callable[[Watched, int, Any], object], Callable[[Wat
     "post with a key": (lambda watched, batch, _: watched.queue.post_once(*map(str, range(batch))), _nothing),
     "post with tickets": (_post_and_tell, _subscribed),
     "subscribe": (lambda watched, batch, _: _subscribed(watched, batch), _nothing),
+    "unsubscribe": (
+        lambda watched, _batch, _: watched.driver.messages.unsubscribe(watched.queue.address, "stamp"),
+        _subscribed,
+    ),
     "get": (lambda watched, _, found: watched.queue.get(*found), _ready),
     "list": (lambda watched, batch, _: watched.queue.page(limit=batch), _nothing),
     "list everything": (
@@ -131,6 +136,12 @@ OPERATIONS: dict[str, tuple[Callable[[Watched, int, Any], object], Callable[[Wat
     "read a claim": (lambda watched, _, claim: watched.queue.read_claim(claim.id), _claim),
     "renew": (lambda watched, _, claim: watched.queue.renew(claim.id), _claim),
     "release": (lambda watched, _, claim: watched.queue.release(claim.id), _claim),
+    "outlook": (
+        lambda watched, _batch, _: watched.driver.messages.outlook(
+            watched.queue.address, now=watched.queue.clock.now
+        ),
+        _overdue,
+    ),
     "stats": (lambda watched, _batch, _: watched.queue.stats(), _nothing),
     "purge": (lambda watched, _batch, _: watched.queue.purge(), _claim),
     "drop": (lambda watched, _batch, _: watched.queue.drop(), _claim),
@@ -164,3 +175,44 @@ def test_the_janitor_asks_each_shard_once(watched: Watched) -> None:
         assert watched.queue.expire(1000) == 220
 
     assert len(commands) == SHARDS
+
+
+def test_what_happens_to_a_queue_that_is_watched_costs_no_command_more(watched: Watched) -> None:
+    bell = Bell()
+    watched.driver.messages.watch(watched.queue.address, bell)
+    assert bell.heard()
+
+    with watched.sent() as commands:
+        watched.queue.fill(20)
+        assert bell.heard()
+        watched.queue.renew(watched.queue.claim(20).id, ttl=60)
+        assert bell.heard()
+
+    assert commands == ["EVALSHA", "EVAL", "EVAL"]
+
+
+def test_another_watch_of_a_queue_that_is_watched_sends_nothing(watched: Watched) -> None:
+    bells = [Bell(), Bell()]
+    watched.driver.messages.watch(watched.queue.address, bells[0])
+    assert bells[0].heard()
+
+    with watched.sent() as commands:
+        watched.driver.messages.watch(watched.queue.address, bells[1])
+        assert bells[1].heard()
+
+    assert commands == []
+
+
+def test_who_watches_sends_a_ping_now_and_then_and_nothing_else(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("storage.redis_listener._CHECK", 0.05)
+    bell = Bell()
+    watched.driver.messages.watch(watched.queue.address, bell)
+    assert bell.heard()
+
+    with watched.client.monitor() as monitor:
+        told = [monitor.next_command()["command"] for _ in range(5)]
+
+    assert set(told) == {"PING"}
+    assert bell.silent()

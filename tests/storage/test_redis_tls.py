@@ -19,6 +19,7 @@ from queues.ports import Driver
 from storage.registry import connect
 from tests import servers
 from tests.storage.probe import Clock, Probe, bodies
+from tests.storage.test_watching import Bell
 
 
 def certify(folder: Path) -> tuple[Path, Path]:
@@ -87,6 +88,21 @@ def test_messages_travel_encrypted(tls_server):
         queue = Probe(driver.messages, clock)
         queue.post("a", "b")
         assert bodies(queue.claim(10).messages) == ["a", "b"]
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_who_watches_is_told_over_an_encrypted_connection(tls_server, monkeypatch, protocol):
+    monkeypatch.setattr("storage.redis_listener._CHECK", 0.05)
+    port, certificate = tls_server
+    clock = Clock()
+    uri = f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={certificate}&protocol={protocol}"
+    with closing(connect(uri, clock=clock)) as driver:
+        queue, bell = Probe(driver.messages, clock), Bell()
+        driver.messages.watch(queue.address, bell)
+        assert bell.heard()
+        for number in range(200):
+            queue.post(str(number))
+            assert bell.heard()
 
 
 def test_a_certificate_that_nobody_vouches_for_is_refused(tls_server):
