@@ -219,13 +219,16 @@ class Vigil(Generic[T]):
         """Whether there is nothing more to wait for."""
         return self._room.closed or self._enough(self.found) or self._room.timer() >= self._until
 
-    def wait(self) -> T:
-        """Wait, and return what was found last; at once, where too many wait already."""
+    def wait(self, gone: Callable[[], bool] = lambda: False) -> T:
+        """Wait, and return what was found last; at once, where too many wait already.
+
+        Nothing is tried any more for somebody who has `gone`.
+        """
         bell = Event()
         with self._room.seat() as seated:
             if seated:
                 with self.begun(bell.set):
-                    while pause := self.step():
+                    while not gone() and (pause := self.step()):
                         with self._room.idle():
                             bell.wait(pause)
                         bell.clear()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import ssl
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -88,7 +90,8 @@ def _serve(
     http.context.operation = endpoint.operation.name
     reply = dispatch(service, endpoint.operation, request.caller, partial(endpoint.read, request))
     if isinstance(reply.value, Vigil):
-        reply = attempt(endpoint.operation.name, reply.value.wait)
+        waits = partial(reply.value.wait, partial(_hung_up, http.env.get("gunicorn.socket")))
+        reply = attempt(endpoint.operation.name, waits)
     if reply.problem is not None:
         http.context.error = reply.problem.code
         answers.problem(response, reply.problem)
@@ -96,6 +99,18 @@ def _serve(
             response.set_header("Location", http.path)
     else:
         endpoint.answer(request, response, reply.value)
+
+
+def _hung_up(client: socket.socket | None) -> bool:
+    """Whether a client has closed its connection, as far as it can be seen."""
+    if client is None or isinstance(client, ssl.SSLSocket):
+        return False
+    try:
+        return client.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
 
 
 def _answer_error(
