@@ -422,6 +422,7 @@ class Heartbeat(msgspec.Struct, kw_only=True, rename={"kind": "Message_Type"}):
     queue_name: str
     subscription_id: str
     sequence: int
+    previous: int
 
 
 class MessageLeased(msgspec.Struct, kw_only=True):

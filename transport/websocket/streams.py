@@ -95,13 +95,17 @@ class Member:
         self.told = place
 
     def beat(self) -> None:
-        """Tell how far it has come, so that it knows whether it missed something."""
+        """Tell how far it has come, and what it was told last, so that it knows whether it missed something.
+
+        The two differ where a filter holds messages back.
+        """
         text = _encode(
             {
                 "Message_Type": "Heartbeat",
                 "queue_name": self.subscription.address.queue,
                 "subscription_id": self.subscription.id,
                 "sequence": self.position.place - self.base,
+                "previous": self.told - self.base,
             }
         )
         self.listener.push(encoded(text, binary=self.listener.binary))
