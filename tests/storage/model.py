@@ -122,6 +122,16 @@ class Model:
             newest=ends[-1] if ends else None,
         )
 
+    def next_moment(self, address: Address) -> int | None:
+        """Return when something of a queue falls due, claims without a message left aside."""
+        held = self.held(address)
+        found = {held.ready[message.id] for message in held.messages}
+        for message in held.messages:
+            found.add(message.expires)
+            if message.claim_id is not None:
+                found.add(self.leases(address)[message.claim_id].expires)
+        return min((moment for moment in found if moment > self.now), default=None)
+
     def forget(self, address: Address, ids: Collection[str]) -> None:
         held = self.held(address)
         held.messages = [message for message in held.messages if message.id not in ids]

@@ -20,7 +20,7 @@ from hypothesis.stateful import (
 )
 
 from queues.errors import HermodError
-from queues.models import Address, DeadLetter, Lease, NewMessage, Once, Selection, Stats
+from queues.models import Address, DeadLetter, Lease, NewMessage, Once, Outlook, Selection, Stats
 from queues.ports import MessageStore
 from tests.storage.model import Model
 from tests.storage.probe import Clock
@@ -292,6 +292,19 @@ class History(RuleBasedStateMachine):
             hiding = replace(selection, hide_client="two")
             others = [message for message in expected if message.client_id != "two"]
             assert list(self.store.list(address, hiding, now=self.clock.now)) == others
+
+    @invariant()
+    def the_outlook_is_early_perhaps_and_never_late(self) -> None:
+        for name in NAMES:
+            address = self.at(name)
+            outlook = self.store.outlook(address, now=self.clock.now)
+            if address not in self.model.queues:
+                assert outlook == Outlook()
+                continue
+            assert outlook.last == len(self.model.held(address).issued)
+            moment = self.model.next_moment(address)
+            assert outlook.due is None or outlook.due > self.clock.now
+            assert moment is None or (outlook.due is not None and outlook.due <= moment)
 
     @invariant()
     def every_claimed_message_is_in_one_live_claim(self) -> None:

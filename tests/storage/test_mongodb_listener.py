@@ -197,7 +197,7 @@ def test_everybody_is_woken_where_the_stream_cannot_go_on(database: Database[Any
 
     def kill() -> bool:
         for each in database.client.admin.aggregate([{"$currentOp": {}}]):
-            if each["ns"] == f"{database.name}.queue" and "cursor" in each:
+            if each.get("ns") == f"{database.name}.queue" and "cursor" in each:
                 held.append(each["cursor"]["cursorId"])
                 database.command("killCursors", "queue", cursors=held)
         return bool(held)
