@@ -345,8 +345,8 @@ class SqliteMessages:
             found = find_claim(connection, queue, claim_id)
             if found is None:
                 return {}
-            end_claims(connection, queue, [found[0]])
-            queue.news += 1
+            if end_claims(connection, queue, [found[0]]):
+                queue.news += 1
             return {address: queue.mark}
 
         self._listener.tell(self._change(address, now, step, absent={}))
