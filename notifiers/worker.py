@@ -9,7 +9,6 @@ it has. So a crash at any instant repeats deliveries and loses none.
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 import time
 from collections import Counter
@@ -27,6 +26,7 @@ import structlog
 from notifiers.breaker import Breaker, BreakerSettings, circuits_of
 from notifiers.outcome import Delivery, Kind, Notifier, Outcome
 from notifiers.room import Gate, Shares
+from queues.bodies import parse as parse_body
 from queues.errors import HermodError, StoreError
 from queues.filters import Filter
 from queues.filters import parse as parse_filter
@@ -53,6 +53,8 @@ _log = structlog.get_logger()
 
 _FLUSH = 1.0  # seconds between two notes of what became of deliveries
 _FIRST = 10  # tickets leased at once, before it is known how many subscribers they have
+_BUSY = 0.05  # seconds after a batch during which a box counts as busy
+_GATHER = 0.01  # seconds that tickets have to gather in a busy box
 _PART = 500  # deliveries of a batch that are concluded together
 _PARTS = 32  # of them under way at once
 _BLOCKED = 1  # seconds after which what could not begin is looked at again
@@ -203,10 +205,12 @@ class Worker:
         bell, line = asyncio.Event(), Line()
         line.members.append(bell_of(asyncio.get_running_loop(), bell))
         self._bells.add(bell)
-        pause, limit = 0.0, _FIRST
+        pause, limit, taken = 0.0, _FIRST, 0.0
         try:
             while not stop.is_set():
                 await self._room.wait()
+                if time.monotonic() - taken < _BUSY:  # more comes, and many at once cost less than one by one
+                    await asyncio.sleep(_GATHER)
                 bell.clear()
                 try:
                     batch = await self._call(partial(self._deliveries.take, box, limit))
@@ -221,6 +225,7 @@ class Worker:
                 if batch is None:
                     await _pause(bell, min(due, self._settings.longest_pause))
                 else:
+                    taken = time.monotonic() if _is_small(batch) else 0.0
                     limit = await self._begin(batch) or limit
         finally:
             self._bells.discard(bell)
@@ -402,7 +407,7 @@ class Worker:
             for notice in ticket.notices:
                 if wanted is not None:
                     if notice.id not in parsed:
-                        parsed[notice.id] = _parse(notice.body)
+                        parsed[notice.id] = parse_body(notice.body)
                     if not wanted.matches(parsed[notice.id]):
                         self._newest(subscription).filtered += 1
                         continue
@@ -542,13 +547,6 @@ class Worker:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
 
-def _parse(body: bytes) -> Json:
-    try:
-        return msgspec.json.decode(body)
-    except msgspec.DecodeError:  # a number beyond all floats
-        return json.loads(body)
-
-
 def _delivery(job: _Job) -> Delivery:
     pending, subscription = job.pending, job.subscription
     return Delivery(
@@ -569,6 +567,11 @@ async def _wait(
 ) -> tuple[set[asyncio.Task[Outcome]], set[asyncio.Task[Outcome]]]:
     """Wait for tasks, for a while; return those that are done, and the others."""
     return await asyncio.wait(tasks, timeout=seconds) if tasks else (set(), set())
+
+
+def _is_small(batch: Batch) -> bool:
+    """Whether a batch was all that there was."""
+    return len(batch.tickets) + len(batch.pending) < _FIRST
 
 
 async def _pause(bell: asyncio.Event, seconds: float) -> None:

@@ -30,6 +30,7 @@ from queues.ports import Driver
 from storage.pooling import OpenStores
 from storage.registry import connect
 from tests import servers
+from tests.transport.sockets import ENCODINGS, Socket
 from transport.service import Service
 from transport.settings import Settings
 from transport.wiring import assemble
@@ -37,6 +38,7 @@ from transport.wsgi.app import create_app
 
 Answer: TypeAlias = testing.Result
 OpenApi: TypeAlias = "Callable[..., Client]"
+OpenSocket: TypeAlias = Callable[..., Socket]
 
 START = 1_795_211_967_000  # ms; 2026-11-20T21:59:27Z
 PROJECT = "blue"
@@ -469,6 +471,29 @@ def open_api(
 def api(open_api: OpenApi) -> Client:
     """A client of an application at the default settings."""
     return open_api()
+
+
+@pytest.fixture(params=ENCODINGS)
+def encoding(request: pytest.FixtureRequest) -> str:
+    """What a websocket client writes."""
+    return str(request.param)
+
+
+@pytest.fixture
+def open_socket(open_api: OpenApi, encoding: str) -> OpenSocket:
+    """Build a service with other settings than the defaults, and return a websocket client of it."""
+
+    def build(**settings: Any) -> Socket:
+        api = open_api(**settings)
+        return Socket(api.service, api.headers, encoding=encoding)
+
+    return build
+
+
+@pytest.fixture
+def socket(open_socket: OpenSocket) -> Socket:
+    """A websocket client of a service at the default settings."""
+    return open_socket()
 
 
 @pytest.fixture

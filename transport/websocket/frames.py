@@ -6,11 +6,13 @@ is one way of reading what a client says. Message bodies stay the text that arri
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import msgspec
 
+from queues.bodies import parse
 from queues.limits import MAX_DEPTH
 from queues.models import Json, JsonObject
 from transport.documents import check
@@ -107,7 +109,7 @@ def reply(frame: Frame, status: int, body: object, *, bare: bool = False) -> Pay
 
 def encoded(text: bytes, *, binary: bool) -> Payload:
     """Return JSON text as a frame of one kind or the other."""
-    return _pack(_anything.decode(text)) if binary else text.decode()
+    return _pack(parse(text)) if binary else text.decode()
 
 
 def _transcoded(payload: bytes) -> bytes:
@@ -116,7 +118,9 @@ def _transcoded(payload: bytes) -> bytes:
 
 
 def _as_json(value: Any, depth: int) -> Json:  # noqa: ANN401 - whatever a client sends
-    if value is None or isinstance(value, str | int | float):
+    if value is None or isinstance(value, str | int):
+        return value
+    if isinstance(value, float) and math.isfinite(value):
         return value
     if isinstance(value, bytes):  # text, from clients that know no other
         return value.decode()
