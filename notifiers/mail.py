@@ -27,14 +27,12 @@ import structlog
 from aiosmtplib import SMTP, SMTPException, SMTPRecipientsRefused, SMTPResponseException
 
 from notifiers.outcome import Delivery, Kind, Outcome, Undeliverable
+from queues.mailto import is_address
 from queues.models import Json
 
 SCHEMES = ("mailto",)
 LONGEST_LINE = 500  # characters of a subject or a name
-LONGEST_ADDRESS = 254  # characters; RFC 5321, 4.5.3.1.3, without the angle brackets
 
-_ATOM = r"[A-Za-z0-9!#$%&'*+=?^_`{|}~-]+"
-_ADDRESS = re.compile(rf"{_ATOM}(\.{_ATOM})*@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*")
 _NAMED = re.compile(r'"?([^"<>\\]*?)"?\s*<([^<>]*)>')
 _UNSAFE = frozenset({"Cc", "Cs", "Zl", "Zp"})  # control characters, half pairs, line and paragraph ends
 _SERVICE_CLOSING = 421
@@ -172,11 +170,6 @@ def compose(delivery: Delivery, settings: MailSettings) -> tuple[str, bytes]:
     message["Auto-Submitted"] = "auto-generated"  # keeps holiday notices away, RFC 3834
     message.set_content(delivery.payload.decode(errors="replace"), cte="quoted-printable")
     return recipient, message.as_bytes()
-
-
-def is_address(text: str) -> bool:
-    """Whether a text is a mail address in its plain form: no quotes, no comments, ASCII."""
-    return len(text) <= LONGEST_ADDRESS and _ADDRESS.fullmatch(text) is not None
 
 
 def parse_mailto(uri: str) -> tuple[str, str]:

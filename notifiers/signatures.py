@@ -15,28 +15,27 @@ from collections.abc import Mapping, Sequence
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from queues.errors import BadSignature, Invalid
+from queues.errors import BadSignature
+from queues.webhook_keys import PUBLIC, SECRET, read_key, write_key
 
 TOLERANCE = 300  # seconds between the clocks of sender and receiver, and for the way
-
-_SECRET, _PRIVATE, _PUBLIC = "whsec_", "whsk_", "whpk_"
-_KEY_BYTES = 32  # of an ed25519 key; a private key may be followed by its public key
 
 
 class WebhookSigner:
     """Signs webhooks with all of its keys, the newest first."""
 
-    def __init__(self, service_keys: Sequence[bytes], private_keys: Sequence[Ed25519PrivateKey] = ()) -> None:
+    def __init__(self, service_keys: Sequence[bytes], private_keys: Sequence[bytes] = ()) -> None:
+        """Take keys from which others are derived, and private ones of ed25519 (32 bytes each)."""
         self._service_keys = tuple(service_keys)
-        self._private_keys = tuple(private_keys)
+        self._private_keys = tuple(map(Ed25519PrivateKey.from_private_bytes, private_keys))
 
     def secrets(self, subscription_id: str) -> list[str]:
         """Return what the subscriber verifies `v1` with, as `whsec_...`, the newest first."""
-        return [_write(_SECRET, key) for key in self._derive(subscription_id)]
+        return [write_key(SECRET, key) for key in self._derive(subscription_id)]
 
     def public_keys(self) -> list[str]:
         """Return what any subscriber verifies `v1a` with, as `whpk_...`, the newest first."""
-        return [_write(_PUBLIC, key.public_key().public_bytes_raw()) for key in self._private_keys]
+        return [write_key(PUBLIC, key.public_key().public_bytes_raw()) for key in self._private_keys]
 
     def headers(
         self, delivery_id: str, subscription_id: str, body: bytes, *, timestamp: int
@@ -58,19 +57,6 @@ class WebhookSigner:
 
     def _derive(self, subscription_id: str) -> list[bytes]:
         return [_hmac(key, b"webhook:" + subscription_id.encode()) for key in self._service_keys]
-
-
-def parse_private_key(text: str) -> Ed25519PrivateKey:
-    """Read a `whsk_...`; raises Invalid."""
-    raw = _read(_PRIVATE, text)
-    if len(raw) not in (_KEY_BYTES, 2 * _KEY_BYTES):
-        raise Invalid("A private key for webhooks must have 32 bytes.")
-    return Ed25519PrivateKey.from_private_bytes(raw[:_KEY_BYTES])
-
-
-def write_private_key(key: Ed25519PrivateKey) -> str:
-    """Return a private key as `whsk_...`."""
-    return _write(_PRIVATE, key.private_bytes_raw())
 
 
 def verify(headers: Mapping[str, str], body: bytes, keys: Sequence[str], *, now: float) -> None:
@@ -97,11 +83,11 @@ def _is_genuine(entry: str, content: bytes, key: str) -> bool:
         raw = base64.b64decode(signature, validate=True)
     except (ValueError, binascii.Error):
         return False
-    if version == "v1" and key.startswith(_SECRET):
-        return hmac.compare_digest(_hmac(_read(_SECRET, key), content), raw)
-    if version == "v1a" and key.startswith(_PUBLIC):
+    if version == "v1" and key.startswith(SECRET):
+        return hmac.compare_digest(_hmac(read_key(SECRET, key), content), raw)
+    if version == "v1a" and key.startswith(PUBLIC):
         try:
-            Ed25519PublicKey.from_public_bytes(_read(_PUBLIC, key)).verify(raw, content)
+            Ed25519PublicKey.from_public_bytes(read_key(PUBLIC, key)).verify(raw, content)
         except InvalidSignature:
             return False
         return True
@@ -120,17 +106,3 @@ def _hmac(key: bytes, content: bytes) -> bytes:
 
 def _base64(raw: bytes) -> str:
     return base64.b64encode(raw).decode()
-
-
-def _write(prefix: str, raw: bytes) -> str:
-    return prefix + _base64(raw)
-
-
-def _read(prefix: str, text: str) -> bytes:
-    """Return the bytes of a key; raises Invalid, without the key."""
-    try:
-        if not text.startswith(prefix):
-            raise ValueError
-        return base64.b64decode(text.removeprefix(prefix), validate=True)
-    except ValueError as error:
-        raise Invalid(f"A key for webhooks must be {prefix} followed by base64.") from error

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import structlog
 
 from queues.errors import HermodError
-from queues.limits import check_address
 from queues.models import Address, Caller
 from transport.operations.events import store_events
 from transport.settings import SettingsError
@@ -38,10 +37,9 @@ def run(service: Service) -> None:
     Raises SettingsError where the settings do not say from where and to where.
     """
     settings = service.settings.bridge
-    if not settings.url.get_secret_value() or not settings.exchanges or not settings.project:
+    if not settings.url.get_secret_value():
         raise SettingsError("The bridge needs bridge.url, bridge.exchanges and bridge.project.")
     address = Address(project=settings.project, queue=settings.queue)
-    check_address(address)
     try:
         bridge = event_bridge(settings, partial(_store, service, address))
     except ModuleNotFoundError as error:

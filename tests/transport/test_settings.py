@@ -223,6 +223,17 @@ class TestMistakes:
             ("cors.allowed_origins", ["https://a/b"]),
             ("access", {"queues:create": "king"}),
             ("limits.max_message_ttl", "x"),
+            ("mail.sender", "hermod"),
+            ("mail.sender", "Hermod <hermod@example.org>"),
+            ("mail.sender", "hermod@example.org\nBcc: all@example.org"),
+            ("notifier.private_keys", ["whsk_AAAA"]),
+            ("notifier.private_keys", ["whsec_" + KEY]),
+            ("notifier.private_keys", [""]),
+            ("notifier.signing_keys", ["a" * 16, "a" * 15]),
+            ("signed_url.secret_keys", ["a" * 15]),
+            ("bridge.queue", "a/b"),
+            ("bridge.project", "p" * 257),
+            ("bridge.queue_arguments", {"x-delivery-limit": 1.5}),
         ],
     )
     def test_a_value_that_is_out_of_the_question(self, key, value):
@@ -244,6 +255,54 @@ class TestMistakes:
         (line,) = problems(flags={key: value})
         assert key.partition(".")[2].removeprefix("max_") in line
 
+    @pytest.mark.parametrize("security", ["starttls", "tls"])
+    def test_a_password_for_mail_needs_an_encrypted_connection(self, security):
+        environ = {"HERMOD_MAIL_USER": "hermod", "HERMOD_MAIL_SECURITY": "plain"}
+        (line,) = problems(environ=environ)
+        assert line.startswith("mail: mail.user should be empty where mail.security is plain")
+        load(environ={**environ, "HERMOD_MAIL_SECURITY": security})
+        load(environ={"HERMOD_MAIL_SECURITY": "plain"})
+
+    def test_confirmations_need_a_key_to_be_signed_with(self):
+        environ = {"HERMOD_NOTIFIER_REQUIRE_CONFIRMATION": "true"}
+        (line,) = problems(environ=environ)
+        assert line.startswith(
+            "settings: notifier.require_confirmation should be off without a key in signed_url"
+        )
+        load(environ={**environ, "HERMOD_SIGNED_URL_SECRET_KEYS": "a" * 16})
+
+    @pytest.mark.parametrize("missing", ["EXCHANGES", "TOPICS", "PROJECT"])
+    def test_a_bridge_leads_from_somewhere_to_somewhere(self, missing):
+        environ = {
+            "HERMOD_BRIDGE_URL": "amqp://u:hunter2@h:5672//;amqps://u:hunter2@i//",
+            "HERMOD_BRIDGE_EXCHANGES": "nova,neutron",
+            "HERMOD_BRIDGE_PROJECT": "acme",
+        }
+        assert load(environ=environ).settings.bridge.exchanges == ("nova", "neutron")
+        (line,) = problems(environ={**environ, f"HERMOD_BRIDGE_{missing}": ""})
+        assert line.startswith("bridge: bridge.url should be set with bridge.exchanges, bridge.topics and")
+
+    @pytest.mark.parametrize(
+        "url", ["rabbit.example.org", "http://u:hunter2@h", "amqp://u:hunter2@h;nonsense"]
+    )
+    def test_a_url_that_is_no_brokers_is_refused_and_not_repeated(self, url):
+        (line,) = problems(environ={"HERMOD_BRIDGE_URL": url})
+        assert line.startswith("environment HERMOD_BRIDGE_URL: bridge.url should be amqp://")
+        assert "hunter2" not in line
+
+    def test_arguments_of_a_queue_are_numbers_and_switches_where_they_look_like_it(self, tmp_path):
+        wanted = {"x-queue-type": "quorum", "x-delivery-limit": -1, "x-single-active-consumer": True}
+        text = "x-queue-type=quorum,x-delivery-limit=-1,x-single-active-consumer=true"
+        file = written(
+            tmp_path,
+            "[bridge]\nqueue_arguments = "
+            '{ x-queue-type = "quorum", x-delivery-limit = -1, x-single-active-consumer = true }',
+        )
+        for loaded in (load(environ={"HERMOD_BRIDGE_QUEUE_ARGUMENTS": text}), load(file, {})):
+            found = loaded.settings.bridge.queue_arguments
+            assert found == wanted
+            assert [type(value) for value in found.values()] == [str, int, bool]
+
     def test_an_unknown_access_rule_names_the_nearest(self):
         (line,) = problems(environ={"HERMOD_ACCESS": "queue:create=admin"})
         assert line.startswith("environment HERMOD_ACCESS: access has no rule 'queue:create'")
@@ -258,9 +317,17 @@ class TestMistakes:
 
 class TestSecrets:
     def test_keys_come_as_bytes(self):
-        environ = {"HERMOD_SIGNED_URL_SECRET_KEYS": "new,old", "HERMOD_ENCRYPTION_KEYS": f"b:{KEY},a:{KEY}"}
+        new, old = "new" * 6, "old" * 6
+        environ = {
+            "HERMOD_SIGNED_URL_SECRET_KEYS": f"{new},{old}",
+            "HERMOD_NOTIFIER_SIGNING_KEYS": f"{new},{old}",
+            "HERMOD_NOTIFIER_PRIVATE_KEYS": f"whsk_{KEY}",
+            "HERMOD_ENCRYPTION_KEYS": f"b:{KEY},a:{KEY}",
+        }
         settings = load(environ=environ).settings
-        assert settings.signed_url.signing_keys() == [b"new", b"old"]
+        assert settings.signed_url.signing_keys() == [new.encode(), old.encode()]
+        assert settings.notifier.shared_keys() == [new.encode(), old.encode()]
+        assert settings.notifier.ed25519_keys() == [bytes(32)]
         assert list(settings.encryption.ring().items()) == [("b", bytes(32)), ("a", bytes(32))]
 
     @pytest.mark.parametrize(
@@ -272,10 +339,18 @@ class TestSecrets:
         assert "c2VjcmV0" not in line
         assert KEY not in line
 
+    @pytest.mark.parametrize(
+        "key", ["signed_url.secret_keys", "notifier.signing_keys", "notifier.private_keys"]
+    )
+    def test_a_key_that_is_refused_is_not_repeated(self, key):
+        (line,) = problems(flags={key: ["hunter2"]})
+        assert key in line
+        assert "hunter2" not in line
+
     def test_secrets_are_in_no_text(self, tmp_path):
         file = written(
             tmp_path,
-            f'store = "redis://u:hunter2@host"\n[signed_url]\nsecret_keys = ["hunter2"]\n'
+            f'store = "redis://u:hunter2@host"\n[signed_url]\nsecret_keys = ["hunter2hunter2hunter2"]\n'
             f'[encryption]\nkeys = ["a:{KEY}"]',
         )
         loaded = load(file, {})
@@ -317,14 +392,6 @@ class TestExposure:
         check_exposure(consenting)
         assert len(list(warnings(consenting))) == 1
         check_exposure(load(environ={**environ, "HERMOD_AUTH_STRATEGY": "token"}).settings)
-
-    def test_a_short_signing_key_is_worth_a_warning(self):
-        short, long = "a" * 15, "a" * 16
-        assert (
-            len(list(warnings(load(environ={"HERMOD_SIGNED_URL_SECRET_KEYS": f"{long},{short}"}).settings)))
-            == 1
-        )
-        assert not list(warnings(load(environ={"HERMOD_SIGNED_URL_SECRET_KEYS": long}).settings))
 
 
 class TestListing:

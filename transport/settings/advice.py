@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from queues.errors import HermodError
 from transport.settings.model import Settings
 
-_GUESSABLE = 16  # characters of a signing key that are too few
-
 
 class SettingsError(HermodError):
     """The settings are wrong."""
@@ -36,8 +34,6 @@ def warnings(settings: Settings) -> Iterator[str]:
     for key in ("api.bind", "websocket.bind"):
         if _is_open(settings, key):
             yield f"Whoever reaches {key} can use every project: auth_strategy is none."
-    if any(len(key) < _GUESSABLE for key in settings.signed_url.signing_keys()):
-        yield f"A key of signed_url.secret_keys has fewer than {_GUESSABLE} bytes and could be guessed."
 
 
 def _is_open(settings: Settings, key: str) -> bool:

@@ -11,8 +11,11 @@ from dataclasses import fields
 from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
-from queues.limits import MIN_TTL, Limits
+from queues.errors import Invalid
+from queues.limits import MIN_TTL, Limits, is_queue_name
+from queues.mailto import is_address
 from queues.models import Role
+from queues.webhook_keys import read_private_key
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
@@ -20,10 +23,13 @@ if TYPE_CHECKING:
 MAX_SECONDS = 2**31 - 1  # some 68 years; also the bound of sizes
 _MAX_PORT = 65535
 _AES_KEY = 32  # bytes
+_GUESSABLE = 16  # characters of a signing key that are too few
 
 _BIND = re.compile(r"(?:\[[0-9a-fA-F:.]+\]|[^\[\]:/\s]+):([0-9]{1,5})").fullmatch
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:").match
 _ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/\s]+").fullmatch
+_AMQP = re.compile(r"amqps?://[^\s;]+").fullmatch
+_INTEGER = re.compile(r"-?[0-9]{1,18}").fullmatch
 _KEY_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}").fullmatch
 
 
@@ -98,10 +104,54 @@ def network(value: str) -> str:
 
 
 def signing_key(key: SecretStr) -> SecretStr:
-    """Refuse an empty key, which everybody knows."""
-    if not key.get_secret_value():
-        raise ValueError("should not be empty")
+    """Refuse a key that could be guessed."""
+    if len(key.get_secret_value()) < _GUESSABLE:
+        raise ValueError(f"should be keys of at least {_GUESSABLE} characters, so that nobody guesses them")
     return key
+
+
+def private_key(key: SecretStr) -> SecretStr:
+    """Check the form of a private key for webhooks."""
+    try:
+        read_private_key(key.get_secret_value())
+    except Invalid as error:
+        raise ValueError("should be whsk_ followed by base64 of the 32 bytes of an ed25519 key") from error
+    return key
+
+
+def mail_address(value: str) -> str:
+    """Check a mail address."""
+    if not is_address(value):
+        raise ValueError("should be a plain mail address, such as hermod@example.org, without a name")
+    return value
+
+
+def broker(url: SecretStr) -> SecretStr:
+    """Check the URLs of a broker; empty for none."""
+    text = url.get_secret_value()
+    if text and not all(_AMQP(each) for each in text.split(";")):
+        raise ValueError(
+            "should be amqp://USER:PASSWORD@HOST:PORT/VHOST or amqps://..., several by semicolons"
+        )
+    return url
+
+
+def argument(value: object) -> object:
+    """Turn what the environment can only write as text into the number or switch that it is."""
+    if isinstance(value, str):
+        return int(value) if _INTEGER(value) else {"true": True, "false": False}.get(value, value)
+    if isinstance(value, int):
+        return value
+    raise ValueError("should be texts, integers or switches")
+
+
+def queue_name(value: str) -> str:
+    """Check the name of a queue."""
+    if not is_queue_name(value):
+        raise ValueError(
+            "should be the name of a queue: 1 to 64 letters, digits, hyphens, underscores or full stops"
+        )
+    return value
 
 
 def split_key(key: SecretStr) -> tuple[str, bytes]:

@@ -19,8 +19,9 @@ from pydantic import (
     model_validator,
 )
 
-from queues.limits import Limits
+from queues.limits import MAX_PROJECT, Limits
 from queues.models import Role
+from queues.webhook_keys import read_private_key
 from transport.settings import checks
 
 Bind: TypeAlias = Annotated[str, AfterValidator(checks.bind)]
@@ -28,6 +29,8 @@ Seconds: TypeAlias = Annotated[int, Field(ge=1, le=checks.MAX_SECONDS)]
 Interval: TypeAlias = Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)]
 BaseUrl: TypeAlias = Annotated[str, AfterValidator(checks.base_url)]
 Origin: TypeAlias = Annotated[str, AfterValidator(checks.origin)]
+SigningKey: TypeAlias = Annotated[SecretStr, AfterValidator(checks.signing_key)]
+PrivateKey: TypeAlias = Annotated[SecretStr, AfterValidator(checks.private_key)]
 EncryptionKey: TypeAlias = Annotated[SecretStr, AfterValidator(checks.encryption_key)]
 AccessRules: TypeAlias = dict[str, Annotated[Role, BeforeValidator(checks.role)]]
 
@@ -189,9 +192,9 @@ class WireSettings(Section):
 class SignedUrlSettings(Section):
     """Pre-signed URLs."""
 
-    secret_keys: tuple[Annotated[SecretStr, AfterValidator(checks.signing_key)], ...] = Field(
+    secret_keys: tuple[SigningKey, ...] = Field(
         default=(),
-        description="Secret keys: the first one signs, all verify. To rotate, put a new one first and drop the"
+        description="Secret keys of at least 16 characters: the first one signs, all verify. To rotate, put a new one first and drop the"
         " old one when its last URL has expired. Without a key no URL can be signed.",
     )
 
@@ -298,12 +301,12 @@ class NotifierSettings(Section):
         description="A page that confirms for whoever gets mail: it is opened with what to send as its query. Without"
         " one nobody is asked by mail, so that mail needs require_confirmation off.",
     )
-    signing_keys: tuple[Annotated[SecretStr, AfterValidator(checks.signing_key)], ...] = Field(
+    signing_keys: tuple[SigningKey, ...] = Field(
         default=(),
-        description="Secret keys from which the key of each subscription is derived, by which its webhooks are signed"
+        description="Secret keys of at least 16 characters, from which the key of each subscription is derived, by which its webhooks are signed"
         " (Standard Webhooks, v1). All sign: to rotate, put a new one first and drop the old one later.",
     )
-    private_keys: tuple[SecretStr, ...] = Field(
+    private_keys: tuple[PrivateKey, ...] = Field(
         default=(),
         description="Private keys (whsk_ and base64 of an ed25519 key) by which webhooks are signed too (v1a).",
     )
@@ -317,6 +320,14 @@ class NotifierSettings(Section):
         le=3600,
         description="Seconds after which another notifier takes over what one had that was killed.",
     )
+
+    def shared_keys(self) -> list[bytes]:
+        """Return the keys from which those of subscriptions are derived, the newest first."""
+        return [key.get_secret_value().encode() for key in self.signing_keys]
+
+    def ed25519_keys(self) -> list[bytes]:
+        """Return the private keys, 32 bytes each, the newest first."""
+        return [read_private_key(key.get_secret_value()) for key in self.private_keys]
 
 
 class EgressSettings(Section):
@@ -337,19 +348,29 @@ class MailSettings(Section):
         default="starttls",
         description="How the connection is encrypted: tls from the start, starttls once it stands, plain not at all.",
     )
-    user: str = Field(default="", description="User name at the server; empty for none.")
+    user: str = Field(
+        default="", description="User name at the server; empty for none. Needs an encrypted connection."
+    )
     password: SecretStr = Field(
         default=SecretStr(""), description="Password at the server; none goes in the clear."
     )
-    sender: str = Field(
+    sender: Annotated[str, AfterValidator(checks.mail_address)] = Field(
         default="hermod@localhost", description="Sender of mails whose subscription names none."
     )
+
+    @model_validator(mode="after")
+    def _password_stays_secret(self) -> MailSettings:
+        if self.user and self.security == "plain":
+            raise ValueError(
+                "mail.user should be empty where mail.security is plain, for anybody on the way could read the password"
+            )
+        return self
 
 
 class BridgeSettings(Section):
     """Notifications of OpenStack services, taken from RabbitMQ."""
 
-    url: SecretStr = Field(
+    url: Annotated[SecretStr, AfterValidator(checks.broker)] = Field(
         default=SecretStr(""),
         description="RabbitMQ, such as amqp://user:password@host:5672//; without it `hermod bridge` does not start.",
     )
@@ -362,8 +383,36 @@ class BridgeSettings(Section):
     source_queue: str = Field(
         default="hermod", description="Queue of RabbitMQ that the bridge declares and consumes."
     )
-    project: str = Field(default="", description="Project that the notifications are stored for.")
-    queue: str = Field(default="notifications", description="Queue that they are stored in.")
+    queue_arguments: dict[str, Annotated[bool | int | str, BeforeValidator(checks.argument)]] = Field(
+        default={"x-queue-type": "classic"},
+        description="Arguments that source_queue is declared with. RabbitMQ refuses others than those of a queue that is"
+        " there. A quorum queue needs x-delivery-limit = -1 from RabbitMQ 4 on, or it drops what a store refuses for long.",
+    )
+    dead_letter_exchange: str = Field(
+        default="",
+        max_length=255,
+        description="Exchange of RabbitMQ to which notifications go that are malformed; it has to be there. Empty drops"
+        " them, with a line in the log.",
+    )
+    durable_exchanges: bool = Field(
+        default=False,
+        description="Whether the exchanges are durable: what the services have as amqp_durable_queues. RabbitMQ refuses"
+        " the other value for an exchange that is there.",
+    )
+    project: str = Field(
+        default="", max_length=MAX_PROJECT, description="Project that the notifications are stored for."
+    )
+    queue: Annotated[str, AfterValidator(checks.queue_name)] = Field(
+        default="notifications", description="Queue that they are stored in."
+    )
+
+    @model_validator(mode="after")
+    def _leads_somewhere(self) -> BridgeSettings:
+        if self.url.get_secret_value() and not (self.exchanges and self.topics and self.project):
+            raise ValueError(
+                "bridge.url should be set with bridge.exchanges, bridge.topics and bridge.project"
+            )
+        return self
 
 
 class LogSettings(Section):
@@ -456,6 +505,15 @@ class Settings(Section):
             if isinstance(api, dict):
                 return {**data, "api": {"workers": 1, **api}}
         return data
+
+    @model_validator(mode="after")
+    def _who_is_asked_can_confirm(self) -> Settings:
+        if self.notifier.require_confirmation and not self.signed_url.secret_keys:
+            raise ValueError(
+                "notifier.require_confirmation should be off without a key in signed_url.secret_keys, for nobody"
+                " could be asked, and nobody would be told anything"
+            )
+        return self
 
     @model_validator(mode="after")
     def _memory_is_not_shared(self) -> Settings:
