@@ -589,7 +589,7 @@ def test_a_body_that_is_hard_to_parse_holds_nobody_up(bench: Bench) -> None:
 
 
 def asking(make: Callable[..., Bench]) -> Bench:
-    bench = make(notifier={"require_confirmation": True}, signed_url={"secret_keys": ["test"]})
+    bench = make(notifier={"require_confirmation": True}, signed_url={"secret_keys": ["a key of the tests"]})
     bench.settings["require_confirmation"] = True
     return bench
 

@@ -26,7 +26,7 @@ PAGE = "https://confirm.example.org/page"
 def service(clock: Clock, **notifier: Any) -> Service:
     settings = Settings(
         store="memory:",
-        signed_url=SignedUrlSettings(secret_keys=(SecretStr("secret"),)),
+        signed_url=SignedUrlSettings(secret_keys=(SecretStr("a key of the tests"),)),
         notifier=NotifierSettings(require_confirmation=True, **notifier),
     )
     return assemble(settings, connect("memory:", clock=clock), clock=clock)

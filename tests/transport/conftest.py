@@ -499,7 +499,7 @@ def socket(open_socket: OpenSocket) -> Socket:
 @pytest.fixture
 def full_api(open_api: OpenApi) -> Client:
     """An operator's client of an application that serves everything."""
-    api = open_api(admin=True, signed_url={"secret_keys": ["test"]})
+    api = open_api(admin=True, signed_url={"secret_keys": ["a key of the tests"]})
     return api.sending(X_Roles="admin")
 
 

@@ -38,7 +38,7 @@ RULES = [
 @pytest.fixture
 def guarded(open_api):
     """A client without a token, of a service that demands one."""
-    api = open_api(auth_strategy="token", admin=True, signed_url={"secret_keys": ["test"]})
+    api = open_api(auth_strategy="token", admin=True, signed_url={"secret_keys": ["a key of the tests"]})
     return api.sending(**NOBODY)
 
 
@@ -256,7 +256,7 @@ def test_everybody_with_a_token_sees_the_home_document(guarded, role):
 @ONE_STORE
 @pytest.mark.parametrize(("rule", "method", "path"), RULES)
 def test_every_rule_can_ask_for_another_role(open_api, rule, method, path):
-    api = open_api(access={rule: "admin"}, signed_url={"secret_keys": ["test"]})
+    api = open_api(access={rule: "admin"}, signed_url={"secret_keys": ["a key of the tests"]})
 
     answer = api.call(method, path)
 

@@ -346,7 +346,7 @@ def test_only_a_post_is_allowed(api):
 @ONE_STORE
 def test_an_event_of_another_project_needs_its_signature(open_api):
     """A signed URL for messages opens no events."""
-    owner = open_api(signed_url={"secret_keys": ["test"]})
+    owner = open_api(signed_url={"secret_keys": ["a key of the tests"]})
     shown = owner.post("/v2/queues/q1/share", {"methods": ["POST"]}).json
     holder = owner.another().sending(
         URL_Signature=shown["signature"],

@@ -54,7 +54,12 @@ class Cluster:
         """Start a process, and return an operator's client of it."""
         wanted = Settings(
             store=f"sqlite:///{self.folder}/control.db",
-            **{"pooling": True, "admin": True, "signed_url": {"secret_keys": ["test"]}, **settings},
+            **{
+                "pooling": True,
+                "admin": True,
+                "signed_url": {"secret_keys": ["a key of the tests"]},
+                **settings,
+            },
         )
 
         def next_point() -> float:

@@ -4,6 +4,7 @@ import hashlib
 import hmac
 
 import pytest
+from pydantic import SecretStr
 
 from tests.transport.conftest import (
     CLIENT,
@@ -13,6 +14,7 @@ from tests.transport.conftest import (
     assert_problem,
     bodies_of,
 )
+from transport.settings import SignedUrlSettings
 
 pytestmark = ONE_STORE
 
@@ -21,12 +23,13 @@ MESSAGES = "/v2/queues/q1/messages"
 CLAIMS = "/v2/queues/q1/claims"
 LATER = "2026-11-21T10:00:00"
 EVERY_METHOD = ["GET", "POST", "PUT", "PATCH", "DELETE"]
+OLD, NEW = "old key of the tests", "new key of the tests"
 
 
 @pytest.fixture
 def owner(open_api):
     """A client of a service that signs."""
-    return open_api(signed_url={"secret_keys": ["test"]})
+    return open_api(signed_url={"secret_keys": ["a key of the tests"]})
 
 
 def holder(owner: Client, **wish: object) -> Client:
@@ -46,7 +49,7 @@ def hand_signed(
     """Sign by hand what the service itself would not."""
     separator = "\\n"  # as the protocol has it: not a newline
     message = separator.join((paths, methods, project, expires))
-    signature = hmac.new(b"test", message.encode(), hashlib.sha256).hexdigest()
+    signature = hmac.new(b"a key of the tests", message.encode(), hashlib.sha256).hexdigest()
     return client.sending(
         URL_Signature=signature,
         URL_Paths=paths,
@@ -86,7 +89,9 @@ def test_what_is_empty_is_not_asked_for(owner, wish):
     assert owner.post(SHARE, wish).json == owner.post(SHARE, {}).json
 
 
-def test_the_signature_is_the_one_of_the_protocol(owner):
+def test_the_signature_is_the_one_of_the_protocol(open_api):
+    # Its example has a key that no settings let through.
+    owner = open_api(signed_url=SignedUrlSettings.model_construct(secret_keys=(SecretStr("test"),)))
     wish = {"methods": ["GET", "POST", "DELETE"], "expires": "2100-01-01T00:00:00"}
 
     answer = owner.of("proj1").post(SHARE, wish)
@@ -311,7 +316,7 @@ def test_a_signed_url_expires(owner, clock):
 
 def test_a8_keys_can_be_changed_one_after_the_other(open_api):
     before, while_, after = (
-        open_api(signed_url={"secret_keys": keys}) for keys in (["old"], ["new", "old"], ["new"])
+        open_api(signed_url={"secret_keys": keys}) for keys in ([OLD], [NEW, OLD], [NEW])
     )
     old, new = holder(before), holder(while_)
 
@@ -341,7 +346,9 @@ def test_the_holder_still_needs_a_client_id(owner):
 
 
 def test_a2_the_holder_has_no_roles(open_api):
-    owner = open_api(signed_url={"secret_keys": ["test"]}, access={"messages:get_all": "admin"}, admin=True)
+    owner = open_api(
+        signed_url={"secret_keys": ["a key of the tests"]}, access={"messages:get_all": "admin"}, admin=True
+    )
     guest = holder(owner, methods=EVERY_METHOD)
 
     assert_problem(guest.sending(X_Roles="admin").get(MESSAGES), 403, "Not authorized")
@@ -349,7 +356,7 @@ def test_a2_the_holder_has_no_roles(open_api):
 
 
 def test_the_holder_sees_the_project_that_signed_and_no_other(open_api):
-    owner = open_api(signed_url={"secret_keys": ["test"]})
+    owner = open_api(signed_url={"secret_keys": ["a key of the tests"]})
     owner.of("red").post_bodies("red")
     owner.post_bodies("blue")
 

@@ -28,7 +28,7 @@ HOOK = "http://hook.example.org/one"
 SUBSCRIPTIONS = "/v2/queues/q1/subscriptions"
 UNKNOWN = "0123456789abcdef01234567"
 YEAR_9999 = 253_402_300_799  # s; its end
-SIGNED = {"signed_url": {"secret_keys": ["test"]}}
+SIGNED = {"signed_url": {"secret_keys": ["a key of the tests"]}}
 ASKING = {
     **SIGNED,
     "notifier": {

@@ -501,7 +501,7 @@ def test_unknown_parameters_are_ignored(api):
 
 def test_a_mounted_application_answers_the_same_paths(open_api):
     """Checklist 24; the tests of the protocol mount the application under `messaging`."""
-    api = open_api(signed_url={"secret_keys": ["test"]}, admin=True)
+    api = open_api(signed_url={"secret_keys": ["a key of the tests"]}, admin=True)
     mounted = type(api)(service=api.service, app=api.app, headers=api.headers, mount="/messaging")
 
     assert mounted.put("/v2/queues/q1").headers["location"] == "/v2/queues/q1"
