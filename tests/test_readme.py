@@ -1,23 +1,20 @@
 """README and how-to guides say what happens: what they print is executed as printed, against a real service.
 
 A block of `bash` or `python` is run; the block of `text` behind it is what comes out, and without one nothing
-does. A block of `python` that begins with a comment such as `# receiver.py` is a file of that name, and is not run
-by itself. The blocks of a page are one session in one folder, with the first block of `toml` as `hermod.toml`. The
-example address gets the port of the service, and example ports of other servers get ports that are free; `pip
-install` is left out, for the packages are there. A block of `console` is not run.
+does. A block of `python` or `html` that begins with a comment such as `# receiver.py` or `<!-- page.html -->` is a
+file of that name, and is not run by itself. The blocks of a page are one session in one folder, with the first block of
+`toml` as `hermod.toml`. The example addresses get the ports of the service, and example ports of other servers get ports
+that are free; `pip install` is left out, for the packages are there. A block of `console` is not run.
 
 Pages on what subscribers are told are run over each kind of store.
 """
 
-import base64
-import json
 import os
 import re
 import secrets
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,16 +23,23 @@ from pathlib import Path
 import pytest
 
 from tests import servers
+from tests.pages import (
+    END,
+    EXAMPLE,
+    HOW_TO,
+    READY,
+    ROOT,
+    SOCKET,
+    Block,
+    Places,
+    Service,
+    blocks,
+    name_of,
+    settings_of,
+)
 from transport.settings import load
 
-ROOT = Path(__file__).parent.parent
-BIN = Path(sys.executable).parent
-
-EXAMPLE = "127.0.0.1:8888"  # where the pages expect the service
-PORTS = re.compile(r"\b(?:9000|8025)\b")  # where they expect a receiver of webhooks, and a mail server
-READY = 30  # seconds until the service listens, on a slow machine
 SESSION = 100  # seconds that all blocks of a page may take
-END = 40  # seconds until the service has stopped
 
 # What differs from run to run. The same id is the same id throughout a page, so ids are numbered.
 IDS = re.compile(
@@ -47,19 +51,6 @@ TIMES = re.compile(
     r"|(?<=Date: )\w{3}, \d\d \w{3} \d{4} [\d:]{8} [+-]\d{4}|webhook-timestamp: \d+|\('127.0.0.1', \d+\)"
 )
 
-# What the reader is to make, where a page prints a word in capitals.
-OWN = {
-    '"SECRET"': lambda: f'"{secrets.token_urlsafe(32)}"',
-    ":KEY": lambda: f":{base64.b64encode(secrets.token_bytes(32)).decode()}",
-    "whsk_KEY": lambda: f"whsk_{base64.b64encode(secrets.token_bytes(32)).decode()}",
-}
-
-
-@dataclass(frozen=True)
-class Block:
-    language: str
-    text: str
-
 
 @dataclass(frozen=True)
 class Step:
@@ -67,11 +58,6 @@ class Step:
 
     block: Block
     output: str
-
-
-def blocks(page: Path) -> list[Block]:
-    text = page.read_text(encoding="utf-8")
-    return [Block(*found) for found in re.findall(r"^```(\w+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)]
 
 
 def steps(page: Path) -> list[Step]:
@@ -84,22 +70,8 @@ def steps(page: Path) -> list[Step]:
     ]
 
 
-def name_of(block: Block) -> str | None:
-    """The name of the file that a block is; None for one that is run."""
-    found = re.match(r"# (\w+\.py)\n", block.text) if block.language == "python" else None
-    return found and found[1]
-
-
-def settings_of(block: Block) -> str:
-    text = block.text
-    for word, make in OWN.items():
-        while word in text:
-            text = text.replace(word, make(), 1)
-    return text
-
-
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "how-to").glob("*.md"))]
-CLUSTER = ROOT / "docs" / "how-to" / "production-cluster.md"  # tests/acceptance runs it, on many machines
+PAGES = [ROOT / "README.md", *sorted(HOW_TO.glob("*.md"))]
+CLUSTER = HOW_TO / "production-cluster.md"  # tests/acceptance runs it, on many machines
 SESSIONS = [page for page in PAGES if steps(page) and page != CLUSTER]
 TOLD = [
     page
@@ -112,51 +84,6 @@ RUNS = [
     *(pytest.param(page, store, id=f"{page.name}-{store}") for page in TOLD for store in STORES),
 ]
 FILES = [(page, block) for page in PAGES for block in blocks(page) if block.language == "toml"]
-
-
-class Service:
-    """`hermod serve` on a free port, in a folder of its own."""
-
-    def __init__(self, folder: Path, store: str | None = None) -> None:
-        self.folder = folder
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("HERMOD_")}
-        self.environ = {
-            **kept,
-            "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
-            "HERMOD_WEBSOCKET_BIND": "127.0.0.1:0",
-        }
-        if store is not None:
-            self.environ["HERMOD_STORE"] = store
-        self.log = folder / "log.txt"
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                ["hermod", "serve", "--bind", "127.0.0.1:0"],
-                cwd=folder,
-                env=self.environ,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-
-    def address(self) -> str:
-        """Wait until the service says where it listens."""
-        deadline = time.monotonic() + READY
-        while time.monotonic() < deadline:
-            for line in self.log.read_text(encoding="utf-8").splitlines():
-                if '"event":"listening"' in line:
-                    address: str = json.loads(line)["url"].removeprefix("http://")
-                    return address
-            assert self.process.poll() is None, self.log.read_text(encoding="utf-8")
-            time.sleep(0.02)
-        raise AssertionError("the service does not listen")
-
-    def stop(self) -> int:
-        self.process.terminate()
-        try:
-            return self.process.wait(END)
-        finally:
-            self.process.kill()  # its parts end with it
 
 
 @pytest.fixture
@@ -181,22 +108,6 @@ def start(folder: Path) -> Iterator[Callable[[str | None], Service]]:
         code = service.stop()
         sys.stdout.write(service.log.read_text(encoding="utf-8"))  # for whoever reads about a failure
         assert code == 0
-
-
-class Places:
-    """Where the servers of a session listen, instead of where a page expects them."""
-
-    def __init__(self) -> None:
-        self.address = EXAMPLE  # of the service
-        self._ports: dict[str, str] = {}
-
-    def put(self, text: str) -> str:
-        return PORTS.sub(lambda found: self._port(found[0]), text.replace(EXAMPLE, self.address))
-
-    def _port(self, example: str) -> str:
-        if example not in self._ports:
-            self._ports[example] = str(servers.free_port())
-        return self._ports[example]
 
 
 def script(page: Path, folder: Path, places: Places) -> tuple[str, str]:
@@ -252,7 +163,7 @@ def test_a_page_says_what_happens(page, store, folder, start):
     if settings:
         (folder / "hermod.toml").write_text(places.put(settings_of(settings[0])), encoding="utf-8")
     service = start(uri)
-    places.address = service.address()
+    places.service = {EXAMPLE: service.address("http"), SOCKET: service.address("ws")}
     for block in blocks(page):
         if name := name_of(block):
             (folder / name).write_text(places.put(block.text), encoding="utf-8")

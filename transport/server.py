@@ -41,6 +41,8 @@ class CannotListen(HermodError):
 class GunicornServer(BaseApplication):  # type: ignore[misc]
     """A service in a master and some worker processes."""
 
+    scheme = "http"  # of its address, as it is logged
+
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.opened = ExitStack()  # what a worker has opened; empty in the master
@@ -64,7 +66,7 @@ class GunicornServer(BaseApplication):  # type: ignore[misc]
         for name, value in {**_common(self.settings), **self.options()}.items():
             if name in self.cfg.settings:
                 self.cfg.set(name, value)
-        self.cfg.set("when_ready", _announce)
+        self.cfg.set("when_ready", self._announce)
         self.cfg.set("worker_exit", lambda _arbiter, _worker: self.opened.close())
 
     def load(self) -> Callable[..., object]:
@@ -76,6 +78,11 @@ class GunicornServer(BaseApplication):  # type: ignore[misc]
             raise SystemExit(Arbiter.APP_LOAD_ERROR) from error
         self.opened.callback(service.close)
         return self.application(service)
+
+    def _announce(self, arbiter: Any) -> None:  # noqa: ANN401 - gunicorn has no types
+        for listener in arbiter.LISTENERS:
+            address = str(listener).partition("://")[2]
+            log.info("listening", url=f"{self.scheme}://{address}", workers=arbiter.cfg.workers)
 
 
 class _QuietLogger(Logger):  # type: ignore[misc]
@@ -145,8 +152,3 @@ def _common(settings: Settings) -> Mapping[str, object]:
         # Otherwise a socket that controls the server appears in the home folder.
         "control_socket_disable": True,
     }
-
-
-def _announce(arbiter: Any) -> None:  # noqa: ANN401 - gunicorn has no types
-    for listener in arbiter.LISTENERS:
-        log.info("listening", url=str(listener), workers=arbiter.cfg.workers)

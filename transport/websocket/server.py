@@ -29,6 +29,8 @@ _SPARE = 100  # connections beyond the bound, to be refused politely
 class WebsocketServer(GunicornServer):
     """The websocket service."""
 
+    scheme = "ws"
+
     def __init__(self, settings: Settings) -> None:
         self.node: Node | None = None  # that of a worker
         super().__init__(settings)
