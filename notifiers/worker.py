@@ -211,6 +211,8 @@ class Worker:
                 await self._room.wait()
                 if time.monotonic() - taken < _BUSY:  # more comes, and many at once cost less than one by one
                     await asyncio.sleep(_GATHER)
+                if stop.is_set():  # the bell was rung for that, and is about to be forgotten
+                    break
                 bell.clear()
                 try:
                     batch = await self._call(partial(self._deliveries.take, box, limit))
