@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from threading import Event, Lock, Thread, current_thread
 from typing import Final
@@ -27,10 +27,10 @@ LINGER: Final = 10.0  # seconds that the thread goes on when nothing is watched 
 _NEWS: Final = load("sqlite/statements.sql")["news"]
 _NONE: Final = (0, 0)  # the mark of a queue that is not there
 
-_LIVELY: Final = 0.005  # seconds between two looks while the file changes
-_QUIET: Final = 0.015  # such seconds when it has not changed for a while
+_LIVELY: Final = 0.008  # seconds between two looks while the file changes
+_QUIET: Final = 0.02  # such seconds when it has not changed for a while
 _LULL: Final = 1.0  # seconds that are a while
-_SHARE: Final = 0.1  # of the time goes into reading the counts, at most, when many queues are watched
+_SHARE: Final = 0.2  # of the time goes into reading the counts, at most, when many queues are watched
 _RAREST: Final = 0.25  # seconds between two looks even then
 _SHORTEST, _LONGEST = 0.05, 3.0  # seconds until the file is opened again, at first and in the end
 _PARTING: Final = 1.0  # seconds that closing waits for the thread
@@ -134,27 +134,29 @@ class SqliteListener:
             (found,) = connection.execute("PRAGMA data_version").fetchone()
             if found != version:
                 version, changed = found, begun
-                self._look(connection, self._marks)
+                self._look(connection, changed=True)
             elif self._fresh:
-                self._look(connection, self._fresh)
+                self._look(connection, changed=False)
             ended = time.monotonic()
             interval = _LIVELY if ended - changed < _LULL else _QUIET
             time.sleep(min(_RAREST, max(interval, (ended - begun) / _SHARE)))
 
-    def _look(self, connection: sqlite3.Connection, addresses: Collection[Address]) -> None:
-        """Wake those who watch queues in which something is new, or who are watched only now."""
+    def _look(self, connection: sqlite3.Connection, *, changed: bool) -> None:
+        """Wake those who watch only since now and, if the file has changed, those who watch what has news."""
         with self._lock:
-            wanted = list(addresses)
-            self._fresh.difference_update(wanted)
-        for address, mark in _marks(connection, wanted).items():
+            marks = dict(self._marks) if changed else dict.fromkeys(self._fresh)
+            self._fresh.clear()
+        for address, mark in _news(connection, marks).items():
             if self._is_news(address, mark):
                 self._wakeups.wake(address)
 
 
-def _marks(connection: sqlite3.Connection, addresses: Sequence[Address]) -> dict[Address, Mark]:
-    """Read how far the news of some queues have come."""
-    names = json.dumps([[address.project, address.queue] for address in addresses])
-    found = dict.fromkeys(addresses, _NONE)
-    for index, n, news in connection.execute(_NEWS, (names,)):
-        found[addresses[index]] = (n, news)
+def _news(connection: sqlite3.Connection, marks: Mapping[Address, Mark | None]) -> Mapping[Address, Mark]:
+    """Return the marks of those queues that have come further, and of those whose mark was not known."""
+    found = {address: _NONE for address, mark in marks.items() if mark is None}
+    if marks:
+        addresses = list(marks)
+        known = [(address.project, address.queue, *(mark or _NONE)) for address, mark in marks.items()]
+        for index, n, news in connection.execute(_NEWS, (json.dumps(known),)):
+            found[addresses[index]] = (n, news)
     return found

@@ -28,12 +28,13 @@ SELECT n FROM queue WHERE next_due <= ? ORDER BY next_due LIMIT ?
 -- name: queue_totals
 SELECT coalesce(sum(free), 0), coalesce(sum(claimed), 0) FROM queue WHERE shut = 0
 
--- Of queues that are passed as a list of [project, name].
+-- Which of some queues have come further; they are passed as a list of [project, name, n, news].
 -- name: news
 SELECT wanted.key, queue.n, queue.news
 FROM json_each(?) AS wanted
 CROSS JOIN queue ON queue.project = json_extract(wanted.value, '$[0]')
     AND queue.name = json_extract(wanted.value, '$[1]')
+WHERE (queue.n, queue.news) > (json_extract(wanted.value, '$[2]'), json_extract(wanted.value, '$[3]'))
 
 -- The earliest thing that can fall due in a pile; NULL where there is none.
 -- name: next_due
