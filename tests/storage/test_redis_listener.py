@@ -28,6 +28,7 @@ from tests.storage.test_watching import Bell, settle
 
 TIMEOUT = 1.0  # seconds
 OFTEN = 0.2  # seconds between two looks at the connection
+PATIENTLY = 0.5  # the same, where the server has to answer meanwhile, on a busy machine
 
 
 @pytest.fixture
@@ -212,19 +213,19 @@ def test_either_protocol_will_do(uri, clock, protocol):
             assert bell.heard()
 
 
-@pytest.mark.usefixtures("often")
 @pytest.mark.parametrize("protocol", [2, 3])
-def test_an_answer_to_a_ping_is_enough(uri, clock, protocol):
+def test_an_answer_to_a_ping_is_enough(uri, clock, protocol, monkeypatch):
+    monkeypatch.setattr("storage.redis_listener._CHECK", PATIENTLY)
     address = uri.rpartition("prefix=")[0].rstrip("?&")
     with (
-        closing(connect(f"{uri}&protocol={protocol}&client_name=ear", clock=clock)) as driver,
+        closing(connect(f"{uri}&protocol={protocol}", clock=clock)) as driver,
         closing(redis.Redis.from_url(address)) as client,
     ):
         queue = Probe(driver.messages, clock)
         bell = watch(queue)
         before = client.client_list("pubsub")
         with client.monitor() as monitor:
-            for _ in range(5):
+            for _ in range(3):
                 while monitor.next_command()["command"] != "PING":
                     pass
 
