@@ -6,14 +6,15 @@ import asyncio
 import time
 import uuid
 from collections import deque
+from collections.abc import Coroutine
+from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import falcon
 import structlog
 from falcon.asgi import WebSocket
 
-from queues.errors import HermodError
 from queues.models import Address, Subscription
 from queues.service.claims import SeenClaim
 from queues.service.pushes import Position
@@ -33,6 +34,7 @@ POLICY_VIOLATION = 1008
 SERVICE_RESTART = 1012
 EXPIRED = 4003
 
+_GOODBYE = 2.0  # seconds that a client has to take what was sent before it is told to connect elsewhere
 _MOST_BYTES = 16 * 1024 * 1024  # that may wait for a client to read them
 
 _log = structlog.stdlib.get_logger("hermod.websocket")
@@ -57,19 +59,25 @@ class Connection:
         self._closing: asyncio.Task[None] | None = None
         self._members: dict[str, Member] = {}  # by id of the subscription
         self._leases: dict[str, LeaseHolder] = {}  # likewise
+        self._joining: dict[str, asyncio.Task[None]] = {}  # of those, until they have caught up
         self._tasks: set[asyncio.Task[None]] = set()
+        self._handling = False  # whether a request is being handled
+        self._retired = asyncio.Event()  # when no other will be
         self._expiry: asyncio.TimerHandle | None = None
         self._heard = time.monotonic()  # when the client sent something last
 
     async def run(self) -> None:
         """Serve until the connection is closed by either side."""
         _log.debug("connected", connection=self.id)
+        reading: asyncio.Task[Payload] | None = None
         try:
-            reading: asyncio.Task[Payload] | None = None
             while True:
                 payload = await (reading or self._read())
                 reading = None
+                if self._retired.is_set():
+                    break
                 self._heard = time.monotonic()
+                self._handling = True
                 handled = await self._node.call(partial(self._session.handle, payload))
                 if isinstance(handled, Waiting):
                     reading = asyncio.create_task(self._read())
@@ -77,10 +85,16 @@ class Connection:
                 await self._answer(handled.reply)
                 if handled.then is not None:
                     handled.then()
+                self._handling = False
+                if self._retired.is_set():
+                    break
+            await self._say_goodbye()
         except falcon.WebSocketDisconnected as end:
             _log.debug("disconnected", connection=self.id, code=end.code)
         finally:
-            await self._clean_up()
+            if reading is not None:
+                reading.cancel()
+                await asyncio.gather(reading, return_exceptions=True)
 
     async def _read(self) -> Payload:
         payload = await self._socket.receive_media()
@@ -100,13 +114,16 @@ class Connection:
 
     async def _sit(self, waiting: Waiting) -> Handled:
         vigil: Vigil[Any] = waiting.vigil
+        rescue = partial(self._rescue, vigil.address)
         try:
-            reply: Reply[Any] = Reply(
-                value=await vigil.sit(self._node.call, partial(self._rescue, vigil.address))
-            )
-        except HermodError as error:
-            reply = attempt(waiting.operation, _raiser(error))
-        return await self._node.call(lambda: waiting.finish(reply))
+            reply: Reply[Any] = Reply(value=await vigil.sit(self._node.call, rescue))
+        except Exception as error:
+            reply = attempt(waiting.operation, partial(_raise, error))
+        try:
+            return await self._node.call(lambda: waiting.finish(reply))
+        except asyncio.CancelledError:
+            await rescue(reply.value)
+            raise
 
     async def _rescue(self, address: Address, found: object) -> None:
         """Give back what was claimed for a client that has gone."""
@@ -159,11 +176,28 @@ class Connection:
             self._sender = None
             self._empty.set()
 
+    async def retire(self) -> None:
+        """Have the client connect elsewhere, when the request that is being handled is answered."""
+        self._retired.set()
+        if not self._handling:
+            await self._say_goodbye()
+
+    async def _say_goodbye(self) -> None:
+        """Close the connection; what is to be sent still is sent first, if the client reads it."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self.drained(), _GOODBYE)
+        self.close(SERVICE_RESTART, "The service restarts; connect again.")
+
     def close(self, code: int, reason: str) -> None:
         """Close the connection; what is not sent yet is dropped."""
         if self._closing is None:
             self._outgoing.clear()
             self._closing = asyncio.create_task(self._close(code, reason))
+
+    async def closed(self) -> None:
+        """Wait until the client has heard of it, or is not waited for any more, if this side closes the connection."""
+        if self._closing is not None:
+            await asyncio.wait((self._closing,))
 
     async def _close(self, code: int, reason: str) -> None:
         _log.debug("closing", connection=self.id, code=code, reason=reason)
@@ -186,9 +220,10 @@ class Connection:
     def follow(self, subscription: Subscription, after: Position, *, binary: bool) -> None:
         """Begin to pass messages on."""
         self.binary = binary
+        self.forget(subscription.id)  # if it is one that this connection has, and wants to begin anew
         member = Member(subscription, self, after)
         self._members[subscription.id] = member
-        self._spawn(self._node.join(member))
+        self._joining[subscription.id] = self._spawn(self._node.join(member))
 
     def lease(self, wish: LeaseWish) -> None:
         """Begin to lease messages."""
@@ -198,7 +233,7 @@ class Connection:
         """Pass no more messages on."""
         member = self._members.pop(subscription_id, None)
         if member is not None:
-            member.gone = True
+            self._joining.pop(subscription_id).cancel()
             self._spawn(self._node.leave(member))
         holder = self._leases.pop(subscription_id, None)
         if holder is not None:
@@ -253,20 +288,22 @@ class Connection:
         elif not await self._node.call(self._session.still_valid):
             self.expire()
 
-    def _spawn(self, work: Any) -> None:  # noqa: ANN401 - a coroutine of whatever kind
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
-    async def _clean_up(self) -> None:
+    async def clean_up(self) -> None:
         """Give back what is leased, and remove the subscriptions that end with the connection."""
         if self._expiry is not None:
             self._expiry.cancel()
         self._outgoing.clear()
         self._empty.set()
         members, holders = list(self._members.values()), list(self._leases.values())
-        for member in members:
-            member.gone = True
+        for joining in self._joining.values():
+            joining.cancel()
+        self._joining.clear()
         self._members.clear()
         self._leases.clear()
         await asyncio.gather(
@@ -277,8 +314,5 @@ class Connection:
         )
 
 
-def _raiser(error: HermodError) -> Any:  # noqa: ANN401 - returns nothing
-    def fail() -> None:
-        raise error
-
-    return fail
+def _raise(error: Exception) -> NoReturn:
+    raise error

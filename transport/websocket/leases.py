@@ -70,7 +70,7 @@ class LeaseHolder:
             await self._give_back(claim_id)
 
     async def _run(self) -> None:
-        while True:
+        while not self._service.waiting.closed:  # or else nobody waits any more
             await self._wait_for_credit()
             try:
                 seen = await self._next()

@@ -20,13 +20,14 @@ from queues.models import Address
 from queues.service.presence import INTERVAL
 from transport.service import Service
 from transport.websocket.actions import actions
-from transport.websocket.connection import SERVICE_RESTART, Connection
+from transport.websocket.connection import Connection
 from transport.websocket.crew import Crew
 from transport.websocket.streams import Member, Stream
 
 T = TypeVar("T")
 
 _LOOK = 5.0  # seconds between two looks at subscriptions
+_LAST = 10.0  # seconds that there are to clean up in when the process ends
 _TOKENS = 60.0  # seconds between two looks at a connection's token
 
 _log = structlog.get_logger()
@@ -49,6 +50,7 @@ class Node:
         self.id = str(uuid.uuid4())
         self._seen = 0.0  # monotonic seconds; when it gave a sign of life last
         self._chores: list[asyncio.Task[None]] = []
+        self._ends: set[asyncio.Task[None]] = set()  # of connections
 
     async def start(self) -> None:
         """Begin to look after connections."""
@@ -64,19 +66,22 @@ class Node:
         """Tell all clients to connect again, elsewhere perhaps."""
         self._closing = True
         self.service.waiting.close()
-        for connection in list(self._connections):
-            connection.close(SERVICE_RESTART, "The service restarts; connect again.")
+        await asyncio.gather(*(connection.retire() for connection in self._connections))
 
     async def stop(self) -> None:
-        """End, when the connections are closed."""
+        """End, when the connections are closed, or would not be."""
         for chore in self._chores:
             chore.cancel()
+        await asyncio.gather(*self._chores, return_exceptions=True)
+        for connection in self._connections:
+            self._end(connection)
+        if self._ends:
+            await asyncio.wait(self._ends, timeout=_LAST)
+        for stream in list(self._streams.values()):
+            await stream.close()
         if self._seen:
             with suppress(HermodError):
                 await self.call(partial(self.service.presence.leave, self.id))
-        await asyncio.gather(*self._chores, return_exceptions=True)
-        for stream in list(self._streams.values()):
-            await stream.close()
         if self._crew is not None:
             self._crew.close()
 
@@ -92,6 +97,16 @@ class Node:
             await connection.run()
         finally:
             self._connections.discard(connection)
+            # The server gives a connection that is closed little time; what was leased is given back all the same.
+            await asyncio.shield(self._end(connection))
+            await connection.closed()
+
+    def _end(self, connection: Connection) -> asyncio.Task[None]:
+        """Clean up after a connection."""
+        task = asyncio.create_task(connection.clean_up())
+        self._ends.add(task)
+        task.add_done_callback(self._ends.discard)
+        return task
 
     def call(self, work: Callable[[], T], /) -> asyncio.Future[T]:
         """Run something that waits for a store in a thread."""
@@ -115,19 +130,20 @@ class Node:
             stream = self._streams[address] = Stream(self.service, address, self.call)
         try:
             await stream.join(member)
-        except HermodError as error:
-            _log.warning("cannot pass messages on", queue=address.queue, reason=str(error))
-            member.listener.forget(member.subscription.id)
+        finally:
+            await self._drop_if_deserted(stream)
 
     async def leave(self, member: Member) -> None:
         """Pass nothing more on to a subscription."""
-        address = member.subscription.address
-        stream = self._streams.get(address)
+        stream = self._streams.get(member.subscription.address)
         if stream is not None:
-            stream.leave(member.subscription.id)
-            if stream.deserted:
-                del self._streams[address]
-                await stream.close()
+            stream.leave(member)
+            await self._drop_if_deserted(stream)
+
+    async def _drop_if_deserted(self, stream: Stream) -> None:
+        if stream.deserted and self._streams.get(stream.address) is stream:
+            del self._streams[stream.address]
+            await stream.close()
 
     async def part(self, member: Member) -> None:
         """Remove a subscription whose connection is closed, unless another one may go on with it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from gunicorn.asgi import websocket as gunicorn_websocket  # type: ignore[import-untyped]
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 _MARGIN = 65536  # bytes that a frame may have beside the messages in it
 _FLUSH = 1.0  # seconds that a client has to take what was sent before its connection was closed
 _PINGS = 2  # intervals of silence after which a client is given up
+_AS_CODE = 3000  # that falcon adds to a status to have a code by which a connection is refused
 _SPARE = 100  # connections beyond the bound, to be refused politely
 
 
@@ -100,6 +102,10 @@ class SocketProtocol(gunicorn_websocket.WebSocketProtocol):  # type: ignore[misc
         super().feed_data(data)
 
     async def _send(self, message: dict[str, Any]) -> None:
+        if message["type"] == "websocket.close" and not self.accepted:
+            status = HTTPStatus(message["code"] - _AS_CODE)
+            self._deny(status.value, status.phrase)
+            return
         await super()._send(message)
         if message["type"] == "websocket.close" and self.accepted:
             # Closing waits for the client to read; one that does not is not waited for.

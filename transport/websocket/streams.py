@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import msgspec
 import structlog
@@ -27,7 +27,10 @@ from queues.tickets import notification
 from transport.service import Service
 from transport.websocket.frames import Payload, encoded
 
-_LONGEST_PAUSE = 5.0  # seconds between two tries to read a log
+_SHORTEST_PAUSE = 0.1  # seconds between two tries to read a log
+_LONGEST_PAUSE = 5.0
+
+T = TypeVar("T")
 
 _log = structlog.get_logger()
 _encode = msgspec.json.Encoder().encode
@@ -65,7 +68,6 @@ class Member:
         self.numbered = push is not None and push.resumable
         self.filter: Filter | None = parse(options["filter"]) if options.get("filter") else None
         self.told = self.position.place  # place of the last notice that it was told of
-        self.gone = False  # whether it is to be told nothing any more
         self.renew_at = 0.0  # monotonic seconds
         self.renewed()
 
@@ -78,6 +80,8 @@ class Member:
         place = pushed.position.place
         if place <= self.position.place:
             return
+        if place > self.position.place + 1:  # what was between them is no longer kept
+            self.told = place - 1
         self.position = pushed.position
         if self.filter is not None and not self.filter.matches(parse_body(pushed.notice.body)):
             return
@@ -93,6 +97,11 @@ class Member:
             )
         )
         self.told = place
+
+    def skip(self, position: Position) -> None:
+        """Go on behind what is no longer kept; what it is told next shows that something is missing."""
+        self.position = position
+        self.told = position.place
 
     def beat(self) -> None:
         """Tell how far it has come, and what it was told last, so that it knows whether it missed something.
@@ -156,32 +165,42 @@ class Stream:
         try:
             async with self._starting:
                 if self._task is None:
-                    self._position = await self._call(partial(self._service.pushes.end, self.address))
+                    self._position = await self._ask(partial(self._service.pushes.end, self.address))
                     self._task = asyncio.create_task(self._run())
             await self._catch_up(member)
         finally:
             self._coming -= 1
-        if not member.gone:
-            self.members[member.subscription.id] = member
-            self._bell.set()
+        self._admit(member)
+
+    def _admit(self, member: Member) -> None:
+        """Count somebody in; of two connections with one subscription the one stays that resumed it last."""
+        id_ = member.subscription.id
+        other = self.members.get(id_)
+        if other is not None and other.subscription.renewed > member.subscription.renewed:
+            member, other = other, member
+        self.members[id_] = member
+        if other is not None:
+            other.listener.forget(id_)
+        self._bell.set()
 
     async def _catch_up(self, member: Member) -> None:
-        while not member.gone and member.position.place < self._position.place:
+        while member.position.place < self._position.place:
             page = await self._read(member.position)
             for pushed in page:
                 member.tell(pushed, Frames(pushed, self.address.queue))
+                await member.listener.drained()
             if not page:
-                member.position = self._position  # what was there before is no longer kept
-            await member.listener.drained()
+                member.skip(self._position)
 
     @property
     def deserted(self) -> bool:
         """Whether nobody listens, nor is about to."""
         return not self.members and not self._coming
 
-    def leave(self, subscription_id: str) -> None:
+    def leave(self, member: Member) -> None:
         """Pass nothing more on to a member."""
-        self.members.pop(subscription_id, None)
+        if self.members.get(member.subscription.id) is member:
+            del self.members[member.subscription.id]
 
     async def close(self) -> None:
         """End."""
@@ -197,17 +216,21 @@ class Stream:
         Those that are gone were lost if this process did not count as alive for a while (`lapsed`).
         """
         now, kept = time.monotonic(), None
+        members = list(self.members.values())  # whoever comes meanwhile may not be found
         if self._busy or lapsed:
             self._busy = False
             found = await self._call(partial(self._service.subscriptions.all, self.address))
-            kept = {each.id for each in found}
-        for member in list(self.members.values()):
+            kept = {(each.id, each.push.connection) for each in found if each.push is not None}
+        for member in members:
             id_, push = member.subscription.id, member.subscription.push
-            gone = kept is not None and id_ not in kept
-            if not gone and member.renew_at <= now and push is not None:
+            assert push is not None  # noqa: S101 - or it would be no member
+            gone = kept is not None and (id_, push.connection) not in kept
+            if not gone and member.renew_at <= now:
                 renew = partial(self._service.subscriptions.renew, self.address, id_, push.connection)
                 gone = await self._call(renew) is None
                 member.renewed()
+            if gone and self.members.get(id_) is not member:
+                continue
             if gone and lapsed:
                 member.listener.lost(id_)
             elif gone:
@@ -215,23 +238,26 @@ class Stream:
 
     async def _run(self) -> None:
         self._end = self._service.pushes.watch(self.address, bell_of(asyncio.get_running_loop(), self._bell))
-        pause = 0.1
         while True:
             await self._bell.wait()
             self._bell.clear()
-            try:
-                while page := await self._read(self._position):
-                    for pushed in page:
-                        self._tell(pushed)
-                pause = 0.1
-            except HermodError as error:
-                _log.warning("cannot read what is pushed", queue=self.address.queue, reason=str(error))
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE)
-                self._bell.set()
+            while page := await self._read(self._position):
+                for pushed in page:
+                    self._tell(pushed)
 
     async def _read(self, after: Position) -> Sequence[Pushed]:
-        return await self._call(partial(self._service.pushes.read, self.address, after))
+        return await self._ask(partial(self._service.pushes.read, self.address, after))
+
+    async def _ask(self, work: Callable[[], T]) -> T:
+        """Ask the store, as often as it takes: nobody who has subscribed may be forgotten."""
+        pause = _SHORTEST_PAUSE
+        while True:
+            try:
+                return await self._call(work)
+            except HermodError as error:
+                _log.warning("cannot read what is pushed", queue=self.address.queue, reason=str(error))
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
 
     def _tell(self, pushed: Pushed) -> None:
         self._busy = True
