@@ -8,6 +8,7 @@ from typing import Any
 import msgpack
 import pytest
 
+from queues.models import Role
 from tests.transport.conftest import CLIENT, ONE_STORE, PROJECT
 from tests.transport.sockets import (
     ABSENT,
@@ -286,3 +287,23 @@ def test_after_any_refusal_the_connection_goes_on(text: Socket) -> None:
     for frame in ("{", b"\xc1", "[]", '{"action": "nonsense"}', '{"action": "queue_list"}'):
         assert text.send(frame)["headers"] == {"status": 400}
     assert text.do("queue_list").status == 200
+
+
+# --- the order of the checks
+
+
+def test_the_first_check_that_fails_answers(open_socket) -> None:
+    """Decoding, object, action, shape of headers and body, who asks, rules of the service."""
+    socket = open_socket(auth_strategy="token")
+    good = {"queue_name": "q1", "messages": [{"body": 1}]}
+    not_valid = (400, {"error": "Schema validation failed."})
+
+    assert socket.call("nonsense", {"queue_name": 1}) == (400, {"error": "nonsense is not a valid action"})
+    assert socket.call("message_post", good, X_Project_ID=ABSENT) == not_valid
+    assert socket.call("message_post", {**good, "messages": None}) == not_valid
+    assert socket.call("message_post", {**good, "messages": []}) == (403, {"error": "Not authentified."})
+    secret = socket.service.tokens.create(PROJECT, Role.READER, expires=None)[1]
+    assert socket.call("authenticate", X_Auth_Token=secret).status == 200
+    assert socket.call("message_post", {**good, "messages": None}) == not_valid
+    assert socket.call("message_post", {**good, "messages": []}).status == 403
+    assert socket.call("queue_list", {"limit": 21}).body["error"] is None

@@ -139,7 +139,9 @@ def body_of(name: str) -> type[msgspec.Struct]:
     """Return the type of an action's body."""
     if name in shapes.BODIES:
         return shapes.BODIES[name]
-    return _flat(OPERATIONS[name].arguments)
+    known = {**ACTIONS, **ADMIN_ACTIONS, **POOL_ACTIONS}
+    body, arguments = known[name].body, OPERATIONS[name].arguments
+    return _flat(body if isinstance(body, type) and issubclass(body, arguments) else arguments)
 
 
 def _flat(kind: type[msgspec.Struct]) -> type[msgspec.Struct]:

@@ -44,10 +44,6 @@ class SocketRequest:
     service: Service
     caller: Caller
 
-    def arguments(self, kind: type[A]) -> A:
-        """Return the body as these arguments; raises FrameRefused."""
-        return arguments(self.frame, kind)
-
 
 def arguments(frame: Frame, kind: type[A]) -> A:
     """Return the body of a frame as these arguments; raises FrameRefused."""

@@ -7,15 +7,18 @@ connection itself happens when its reply is on its way: see `Handled.then`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
+from threading import Lock
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
 from queues.errors import (
     BadSignature,
+    ClaimNotFound,
     ClaimNotHeld,
     Invalid,
     MessageNotFound,
@@ -35,8 +38,9 @@ from transport.operations.queues import address_of
 from transport.problems import INTERNAL, Problem
 from transport.service import Service
 from transport.websocket import frames
-from transport.websocket.actions import Action, Answer, WishBody, taken
+from transport.websocket.actions import Action, Answer, taken
 from transport.websocket.frames import Frame, FrameRefused, Payload
+from transport.websocket.reads import WishBody
 from transport.websocket.request import Headers, SocketRequest, arguments, checked_headers
 
 _MOST_CREDIT = 1000  # messages that may be leased to one subscription at a time
@@ -122,9 +126,10 @@ class Session:
     actions: Mapping[str, Action]
     link: Link
     _identity: Identity | None = field(default=None, init=False)
-    _token: str | None = field(default=None, init=False)
+    _token: str | None = field(default=None, init=False)  # the last that was good
 
     def __post_init__(self) -> None:
+        self._lock = Lock()  # somebody else may look after the token
         self._strategy = strategy(self.service.settings.auth_strategy, self.service.tokens)
         self._trusting = isinstance(self._strategy, NoAuthentication)
 
@@ -137,58 +142,82 @@ class Session:
 
     def still_valid(self) -> bool:
         """Whether the connection may go on: its token was neither revoked nor has it expired."""
-        if self._token is None:
+        token = self._token
+        if token is None:
             return True
-        try:
-            self._identity = self._strategy.identify({"X-Auth-Token": self._token}.get)
-        except Unauthenticated:
-            self._identity = self._token = None
-            return False
-        return True
+        identity = None
+        with suppress(Unauthenticated):
+            identity = self._strategy.identify({"X-Auth-Token": token}.get)
+        with self._lock:
+            if self._token != token:  # there is another one meanwhile
+                return True
+            if identity is None:
+                self._identity = self._token = None
+            elif self._identity is not None:
+                self._identity = identity
+        return identity is not None
 
     def _handle(self, frame: Frame) -> Handled | Waiting:
         name = frame.action
         if name == "authenticate":
             return self._authenticate(frame)
-        own = _CONNECTION_ACTIONS.get(name) if isinstance(name, str) else None
+        own = _OWN.get(name) if isinstance(name, str) else None
         action = self.actions.get(name) if isinstance(name, str) else None
-        if own is None and action is None:
+        known = own or action
+        if known is None:
             raise FrameRefused(f"{name} is not a valid action", frame)
         headers = checked_headers(frame, Headers)
-        read = attempt(str(name), partial(self._caller, frame, headers, action))
-        caller = read.value
+        body = arguments(frame, known.body)
+        if action is not None and action.operation.name == "subscription_create" and not body.subscriber:
+            own = _SUBSCRIBE
+        reply = attempt(str(name), partial(self._caller, frame, headers, action, body))
+        caller = reply.value
         if caller is None:
-            return _told(frame, read.problem or INTERNAL)
-        if own is None and name == "subscription_create" and self._means_connection(frame):
-            own = Session._subscribe
+            return _told(frame, reply.problem or INTERNAL)
         if own is not None:
-            reply = attempt(str(name), partial(own, self, frame, caller))
-            return reply.value if reply.value is not None else _told(frame, reply.problem or INTERNAL)
+            done = attempt(str(name), partial(self._act_here, own, frame, caller, body))
+            return done.value if done.value is not None else _told(frame, done.problem or INTERNAL)
         assert action is not None  # noqa: S101 - one of the two is there
-        return self._act(frame, caller, action)
+        return self._act(frame, caller, action, body)
 
-    def _act(self, frame: Frame, caller: Caller, action: Action) -> Handled | Waiting:
-        """Run an operation."""
+    def _act_here(self, own: Own, frame: Frame, caller: Caller, body: Any) -> Handled:  # noqa: ANN401 - see Own
+        """Do what is about this connection."""
+        self._check_size(frame)
+        return own.run(self, frame, caller, body)
+
+    def _act(self, frame: Frame, caller: Caller, action: Action, body: Any) -> Handled | Waiting:  # noqa: ANN401
+        """Run an operation; the body is of its action's kind."""
         request = SocketRequest(frame, self.service, caller)
+        name = action.operation.name
         args: Any = None
 
         def read() -> Any:  # noqa: ANN401 - the arguments of whatever operation
             nonlocal args
-            args = action.read(request)
+            if not action.measures:
+                self._check_size(frame)
+            args = action.read(request, body)
             return args
 
         def finish(reply: Reply[Any]) -> Handled:
             if reply.problem is not None:
                 return _told(frame, reply.problem, args)
-            answer = action.answer(request, args, reply.value)
-            return Handled(frames.reply(frame, *answer), self._consequence(action, args))
+            answered = attempt(name, lambda: frames.reply(frame, *action.answer(request, args, reply.value)))
+            if answered.value is None:
+                return _told(frame, answered.problem or INTERNAL)
+            return Handled(answered.value, self._consequence(action, args))
 
-        if action.operation.name == "subscription_delete" and (own := self._drop_lease(frame)):
-            return own
+        if name == "subscription_delete" and self.link.leases(body.subscription_id):
+            return self._drop_lease(frame, body.subscription_id)
         reply = dispatch(self.service, action.operation, caller, read)
         if isinstance(reply.value, Vigil):
-            return Waiting(reply.value, action.operation.name, finish)
+            return Waiting(reply.value, name, finish)
         return finish(reply)
+
+    def _check_size(self, frame: Frame) -> None:
+        """Raise Invalid for a body that is larger than any that makes sense."""
+        limit = self.service.settings.limits.max_queue_metadata
+        if memoryview(frame.body).nbytes > limit:
+            raise Invalid(f"The body is too large. The max is {limit} bytes.")
 
     def _consequence(self, action: Action, args: Any) -> Callable[[], None] | None:  # noqa: ANN401 - see read
         """Return what an operation that was done changes about this connection."""
@@ -210,40 +239,46 @@ class Session:
         if self._trusting:
             return Handled(frames.reply(frame, 200, {"message": "Authentified."}, bare=True))
         headers = checked_headers(frame, _Credentials)
-        self._identity = self._token = None
+        # Until it is known who speaks, nobody does; what is pushed meanwhile still depends on the old token.
+        self._identity = None
         reply = attempt("authenticate", lambda: self._strategy.identify({"X-Auth-Token": headers.token}.get))
         if reply.value is None:
             status = reply.problem.status if reply.problem else INTERNAL.status
             return Handled(frames.reply(frame, status, {"error": "Authentication failed."}, bare=True))
-        self._identity, self._token = reply.value, headers.token
+        with self._lock:
+            self._identity, self._token = reply.value, headers.token
         return Handled(
             frames.reply(frame, 200, {"message": "Authentified."}, bare=True),
             partial(self.link.authenticated, reply.value),
         )
 
-    def _caller(self, frame: Frame, headers: Headers, action: Action | None) -> Caller:
+    def _caller(self, frame: Frame, headers: Headers, action: Action | None, body: Any) -> Caller:  # noqa: ANN401
         """Return who asks; raises NotAuthentified, and what is wrong with the headers."""
         given = frame.headers or {}
         named = {name: value for name, value in given.items() if isinstance(value, str)}
         if self._trusting:
             identity = self._strategy.identify(named.get)
-        elif self._identity is not None:
-            identity = self._identity
         else:
-            identity = self._signed(frame, headers, action)
+            identity = self._known() or self._signed(frame, headers, action, body)
         if identity.project is not None and identity.project != headers.project:
             raise NotAuthentified
         project = project_of(identity, {**named, "X-Project-ID": headers.project or _NOBODY}.get)
         client_id = client_id_of(named.get, self.service.settings.wire)
         return Caller(project=project, client_id=client_id, role=identity.role)
 
-    def _signed(self, frame: Frame, headers: Headers, action: Action | None) -> Identity:
+    def _known(self) -> Identity | None:
+        """Return who has authenticated, if that counts still."""
+        identity = self._identity
+        if identity is None or identity.expires is None or identity.expires > self.service.clock():
+            return identity
+        return None
+
+    def _signed(self, frame: Frame, headers: Headers, action: Action | None, body: Any) -> Identity:  # noqa: ANN401
         """Verify a pre-signed request: it opens one queue's messages, and authenticates nothing else."""
+        if action is None or action.method is None or not headers.project:
+            raise NotAuthentified
         try:
             shown = msgspec.convert(frame.headers, _Signed)
-            queue = arguments(frame, _Named).queue_name
-            if action is None or action.method is None or not headers.project:
-                raise NotAuthentified
             self.service.signer.verify(
                 SignedUrl(
                     project=headers.project,
@@ -253,23 +288,18 @@ class Session:
                     signature=shown.signature,
                 ),
                 method=action.method,
-                path=f"/v2/queues/{queue}/messages",
+                path=f"/v2/queues/{body.queue_name}/messages",
                 now=datetime.fromtimestamp(self.service.clock() / 1000, UTC),
             )
-        except (msgspec.ValidationError, FrameRefused, BadSignature) as error:
+        except (msgspec.ValidationError, BadSignature) as error:
             raise NotAuthentified from error
         return Identity(project=headers.project, role=Role.MEMBER)
 
     # --- subscriptions of this connection
 
-    def _means_connection(self, frame: Frame) -> bool:
-        """Whether whoever subscribes means this connection."""
-        return not arguments(frame, _Subscriber).subscriber
-
-    def _subscribe(self, frame: Frame, caller: Caller) -> Handled:
+    def _subscribe(self, frame: Frame, caller: Caller, body: WishBody) -> Handled:
         """Subscribe this connection to a queue."""
         self.service.access.check("subscription:create", caller)
-        body = arguments(frame, WishBody)
         if self.link.room <= 0:
             raise Invalid("This connection has as many subscriptions as it may have.")
         given = {
@@ -326,19 +356,14 @@ class Session:
             partial(self.link.lease, wish),
         )
 
-    def _drop_lease(self, frame: Frame) -> Handled | None:
-        """Remove a subscription that leases; None where it is another one."""
-        id_ = arguments(frame, _SubscriptionNamed).subscription_id
-        if not self.link.leases(id_):
-            return None
-        return Handled(
-            frames.reply(frame, 204, f"Subscription {id_} removed."), partial(self.link.forget, id_)
-        )
+    def _drop_lease(self, frame: Frame, subscription_id: str) -> Handled:
+        """Remove a subscription that leases."""
+        text = f"Subscription {subscription_id} removed."
+        return Handled(frames.reply(frame, 204, text), partial(self.link.forget, subscription_id))
 
-    def _resume(self, frame: Frame, caller: Caller) -> Handled:
+    def _resume(self, frame: Frame, caller: Caller, body: _ResumeBody) -> Handled:
         """Go on with a subscription that an earlier connection had, behind what it saw last."""
         self.service.access.check("subscription:create", caller)
-        body = arguments(frame, _ResumeBody)
         address = address_of(caller, body.queue_name)
         if self.link.room <= 0:
             raise Invalid("This connection has as many subscriptions as it may have.")
@@ -368,13 +393,6 @@ class Session:
         )
 
 
-#: Actions that mean this connection, and no operation of the service.
-_CONNECTION_ACTIONS: Mapping[str, Callable[[Session, Frame, Caller], Handled]] = {
-    "subscription_resume": Session._resume,
-}
-CONNECTION_ACTIONS = ("authenticate", *_CONNECTION_ACTIONS)
-
-
 class NotAuthentified(Unauthenticated):
     """Not authentified."""
 
@@ -401,22 +419,24 @@ class _Signed(
     paths: list[str]
 
 
-class _Named(msgspec.Struct):
-    queue_name: str
-
-
-class _SubscriptionNamed(msgspec.Struct):
-    subscription_id: str
-
-
-class _Subscriber(msgspec.Struct):
-    subscriber: str = ""
-
-
 class _ResumeBody(msgspec.Struct):
     queue_name: str
     subscription_id: str
     sequence: int
+
+
+class Own(NamedTuple):
+    """How something is asked for that is about this connection, and is no operation of the service."""
+
+    body: type[Any]
+    run: Callable[[Session, Frame, Caller, Any], Handled]
+
+
+_SUBSCRIBE = Own(WishBody, Session._subscribe)
+_OWN: Mapping[str, Own] = {"subscription_resume": Own(_ResumeBody, Session._resume)}
+
+#: Actions that stand in no table of operations.
+CONNECTION_ACTIONS = ("authenticate", *_OWN)
 
 
 def _refused(frame: Frame, refusal: FrameRefused) -> Handled:
@@ -441,5 +461,9 @@ def _problem(problem: Problem, args: Any) -> Answer:  # noqa: ANN401 - of whatev
             return Answer(problem.status, {"exception": text, "error": "Unexpected error."})
         case ClaimNotHeld.code:
             return Answer(problem.status, {"exception": text, "error": text})
+        case ClaimNotFound.code:
+            return Answer(
+                problem.status, {"exception": text, "error": f"Claim {args.claim_id} does not exist."}
+            )
     short = problem.status == 400 or problem.code == MessageNotFound.code
     return Answer(problem.status, {"exception": text, "error": None if short else text})
