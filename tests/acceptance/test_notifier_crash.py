@@ -36,7 +36,7 @@ DEADLINE = 60.0  # seconds until everything must have been told after the last r
 ENVIRON = {
     "HERMOD_EGRESS_ALLOW": "127.0.0.0/8",
     "HERMOD_NOTIFIER_LEASE": str(LEASE),
-    "HERMOD_NOTIFIER_SIGNING_KEYS": "secret",  # without a key nothing is signed, nor has an id
+    "HERMOD_NOTIFIER_SIGNING_KEYS": "a key of the tests",
     "HERMOD_NOTIFIER_TIMEOUT": "2",
 }
 

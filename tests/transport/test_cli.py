@@ -70,9 +70,8 @@ class TestConfig:
         assert lines["api.keepalive = 75"] == "default"
 
     def test_it_hides_secrets(self):
-        result = hermod(
-            "config", "--store", "redis://u:hunter2@host", HERMOD_SIGNED_URL_SECRET_KEYS="hunter2,hunter2"
-        )
+        keys = ",".join(["hunter2" * 3] * 2)
+        result = hermod("config", "--store", "redis://u:hunter2@host", HERMOD_SIGNED_URL_SECRET_KEYS=keys)
         assert "redis://u:***@host" in result.stdout
         assert "hunter2" not in result.output
 
@@ -113,6 +112,26 @@ class TestCheck:
         result = hermod("check", "--bind", "0.0.0.0:8888", "--store", STORE)
         assert result.exit_code == 2
         assert "allow_unauthenticated" in said(result)[0]
+
+    @pytest.mark.parametrize("command", ["check", "notifier"])
+    @pytest.mark.parametrize(
+        ("name", "environ"),
+        [
+            ("mail.user", {"HERMOD_MAIL_USER": "u", "HERMOD_MAIL_SECURITY": "plain"}),
+            ("mail.sender", {"HERMOD_MAIL_SENDER": "nobody"}),
+            ("notifier.private_keys", {"HERMOD_NOTIFIER_PRIVATE_KEYS": "whsk_nonsense"}),
+            ("notifier.signing_keys", {"HERMOD_NOTIFIER_SIGNING_KEYS": "short"}),
+            ("signed_url.secret_keys", {"HERMOD_SIGNED_URL_SECRET_KEYS": "short"}),
+            ("notifier.require_confirmation", {"HERMOD_NOTIFIER_REQUIRE_CONFIRMATION": "true"}),
+            ("egress.allow", {"HERMOD_EGRESS_ALLOW": "10.0.0.1/8"}),
+            ("bridge.url", {"HERMOD_BRIDGE_URL": "amqp://h"}),
+        ],
+    )
+    def test_what_a_notifier_could_not_work_with_is_wrong_for_all(self, command, name, environ):
+        result = hermod(command, "--store", STORE, **environ)
+        assert result.exit_code == 2
+        (line,) = said(result)
+        assert name in line
 
     def test_warnings_do_not_change_the_exit_code(self):
         result = hermod(
@@ -167,7 +186,7 @@ class TestSignUrl:
     KEY = "0123456789abcdef"
 
     def sign(self, *arguments: str) -> Result:
-        return hermod("sign-url", *arguments, HERMOD_SIGNED_URL_SECRET_KEYS=f"{self.KEY},old")
+        return hermod("sign-url", *arguments, HERMOD_SIGNED_URL_SECRET_KEYS=f"{self.KEY},{'old' * 6}")
 
     def verify(self, document: dict[str, Any], method: str, path: str) -> None:
         shown = SignedUrl(**document)
