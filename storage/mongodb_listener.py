@@ -10,15 +10,15 @@ breaks, the stream goes on from there; when the history does not reach back as f
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from threading import Event, Lock, Thread
 from typing import Any, Final
 
 import pymongo
-from pymongo.change_stream import ChangeStream
 from pymongo.client_session import ClientSession
-from pymongo.errors import OperationFailure, PyMongoError
+from pymongo.errors import ConnectionFailure, CursorNotFound, PyMongoError
 from pymongo.read_concern import ReadConcern
 
 from queues.models import Address
@@ -31,6 +31,8 @@ _NEWS: Final[list[Document]] = [
 ]
 _HELD: Final = 5.0  # seconds that the server keeps a request for what is new, at most
 _IDLE: Final = 10.0  # seconds without a watch after which the stream is closed
+_BREATH: Final = 0.002  # seconds between news and the next request, so that in busy times more comes at once
+_LONG_BREATH: Final = 0.01  # the same where nobody was woken, for then it is others who are busy
 _PAUSE: Final = 0.05  # seconds before a stream that broke is opened again; twice as long each time that fails
 _LONGEST: Final = 3.0  # such seconds at most
 _END: Final = 0.5  # seconds that the end of a request which the server keeps may take
@@ -41,9 +43,8 @@ class MongoListener:
 
     def __init__(self, link: MongoLink) -> None:
         self._link = link
-        self._headers = link.database.queue
         self._wakeups = Wakeups(self._begun, self._ended)
-        self._watched = 0  # queues
+        self._watched: set[Address] = set()
         self._since = 0.0  # when there were none, by the monotonic clock
         self._pause = _PAUSE
         self._closed = Event()
@@ -78,18 +79,20 @@ class MongoListener:
                 self._link.client.admin.command("killSessions", [session])
                 # A request that the server keeps does not notice before something is written, which is
                 # what a linearizable read does.
-                linearizable = self._headers.with_options(read_concern=ReadConcern("linearizable"))
-                linearizable.find_one({"_id": None})
+                headers = self._link.snapshots.get_collection(
+                    "queue", read_concern=ReadConcern("linearizable")
+                )
+                headers.find_one({"_id": None})
 
-    def _begun(self, _: Address) -> None:
-        self._watched += 1
+    def _begun(self, address: Address) -> None:
+        self._watched.add(address)
 
-    def _ended(self, _: Address) -> None:
-        self._watched -= 1
+    def _ended(self, address: Address) -> None:
+        self._watched.discard(address)
         self._since = time.monotonic()
 
     def _wanted(self) -> bool:
-        idle = self._watched == 0 and time.monotonic() - self._since > _IDLE
+        idle = not self._watched and time.monotonic() - self._since > _IDLE
         return not idle and not self._closed.is_set()
 
     def _goes_on(self) -> bool:
@@ -107,42 +110,49 @@ class MongoListener:
     def _run(self) -> None:
         while self._goes_on():
             try:
-                self._follow()
+                with self._link.client.start_session(causal_consistency=False) as session:
+                    self._follow(session)
             except PyMongoError as error:
-                if isinstance(error, OperationFailure) or self._place is None:
+                if not _may_go_on(error):
                     self._lose()
                 self._closed.wait(self._pause)
                 self._pause = min(2 * self._pause, _LONGEST)
 
-    def _follow(self) -> None:
-        """Open the stream and tell what it brings, until it breaks, or should be opened anew."""
-        client = self._link.client
-        with client.start_session(causal_consistency=False) as session:
-            with pymongo.timeout(self._link.timeout):
-                leader = client.address
-                stream = self._headers.watch(
-                    _NEWS,
-                    resume_after=self._place,
-                    max_await_time_ms=int(1000 * min(_HELD, self._link.timeout / 2)),
-                    session=session,
-                )
-            with stream, self._open(stream, session):
-                # A member that does not lead any more may be cut off from what happens.
-                while self._wanted() and client.primary in (None, leader):
-                    change = stream.try_next()
-                    self._place, self._pause = stream.resume_token, _PAUSE
-                    if not stream.alive:  # the headers were dropped, all of them
-                        self._lose()
-                        return
-                    if change is not None:
-                        key = change["documentKey"]["_id"]
-                        self._wakeups.wake(Address(project=key["p"], queue=key["q"]))
+    def _follow(self, session: ClientSession) -> None:
+        """Open the stream and tell what it brings, until nobody wants it. Raises when it breaks."""
+        pipeline = [{"$changeStream": {"resumeAfter": self._place} if self._place else {}}, *_NEWS]
+        held = int(1000 * min(_HELD, self._link.timeout / 2))
+        ask = partial(self._link.database.command, session=session)
+        with pymongo.timeout(self._link.timeout):
+            stream = ask("aggregate", "queue", pipeline=pipeline, cursor={})["cursor"]
+        with self._in_force(session):
+            news = stream["firstBatch"]
+            while stream["id"]:
+                self._place = stream["postBatchResumeToken"]
+                woken = self._tell(news)
+                if not self._wanted():
+                    ask("killCursors", "queue", cursors=[stream["id"]])
+                    return
+                if news:
+                    self._closed.wait(_BREATH if woken else _LONG_BREATH)
+                stream = ask("getMore", stream["id"], collection="queue", maxTimeMS=held)["cursor"]
+                news, self._pause = stream["nextBatch"], _PAUSE
+        self._lose()  # the headers were dropped, all of them
+
+    def _tell(self, news: Iterable[Document]) -> bool:
+        """Wake who watches the queues of which there is news; tell whether anybody does."""
+        keys = (each["documentKey"]["_id"] for each in news)
+        addresses = {Address(project=key["p"], queue=key["q"]) for key in keys}
+        watched = [address for address in addresses if address in self._watched]
+        for address in watched:
+            self._wakeups.wake(address)
+        return bool(watched)
 
     @contextmanager
-    def _open(self, stream: ChangeStream[Document], session: ClientSession) -> Iterator[None]:
+    def _in_force(self, session: ClientSession) -> Iterator[None]:
         """Let the watches be in force, and `close` end what the server keeps."""
         with self._lock:
-            self._place, self._session = stream.resume_token, session.session_id
+            self._session = session.session_id
             fresh, self._known = not self._known, True
         if fresh:
             self._wakeups.wake_all()
@@ -151,3 +161,9 @@ class MongoListener:
         finally:
             with self._lock:
                 self._session = None
+
+
+def _may_go_on(error: PyMongoError) -> bool:
+    """Tell whether a stream that broke may go on from its place; the server says so."""
+    gone = isinstance(error, (ConnectionFailure, CursorNotFound))
+    return gone or error.has_error_label("ResumableChangeStreamError")
