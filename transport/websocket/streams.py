@@ -29,6 +29,8 @@ from transport.websocket.frames import Payload, encoded
 
 _SHORTEST_PAUSE = 0.1  # seconds between two tries to read a log
 _LONGEST_PAUSE = 5.0
+_MUCH = 1024 * 1024  # bytes that are passed on at once
+_BREATH = 0.1  # seconds that clients have to read them, when there is more
 
 T = TypeVar("T")
 
@@ -241,9 +243,22 @@ class Stream:
         while True:
             await self._bell.wait()
             self._bell.clear()
+            told = 0  # bytes
             while page := await self._read(self._position):
                 for pushed in page:
+                    if told > _MUCH:
+                        await self._breathe()
+                        told = 0
                     self._tell(pushed)
+                    told += len(pushed.notice.body)
+
+    async def _breathe(self) -> None:
+        """Let those who read take what they were told before more comes, but wait for nobody who does not."""
+        taking = {asyncio.create_task(member.listener.drained()) for member in self.members.values()}
+        if taking:
+            _, slow = await asyncio.wait(taking, timeout=_BREATH)
+            for task in slow:
+                task.cancel()
 
     async def _read(self, after: Position) -> Sequence[Pushed]:
         return await self._ask(partial(self._service.pushes.read, self.address, after))

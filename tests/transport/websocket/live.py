@@ -273,6 +273,18 @@ class World:
         self.nodes.append(Live(assemble(self.settings, self.driver, clock=self.clock), self.session))
         return self.nodes[-1]
 
+    @asynccontextmanager
+    async def notifying(self) -> AsyncIterator[None]:
+        """Run a notifier until the block is over."""
+        stop = asyncio.Event()
+        task = asyncio.create_task(notifier_worker(self.service).run(stop))
+        try:
+            yield
+        finally:
+            stop.set()
+            async with asyncio.timeout(PATIENCE):
+                await task
+
     async def connect(self, **options: Any) -> Client:
         """Return a new connection to the first node."""
         return await self.nodes[0].connect(**options)
@@ -322,25 +334,13 @@ async def world(
         session = await stack.enter_async_context(ClientSession(connector=TCPConnector(limit=0)))
         found = World(clock, driver, wanted, session, assemble(wanted, driver, clock=clock))
         if notifying:
-            await stack.enter_async_context(_notifying(found.service))
+            await stack.enter_async_context(found.notifying())
         for _ in range(nodes):
             found.node()
         try:
             yield found
         finally:
             await asyncio.gather(*(node.stop() for node in found.nodes))
-
-
-@asynccontextmanager
-async def _notifying(service: Service) -> AsyncIterator[None]:
-    stop = asyncio.Event()
-    task = asyncio.create_task(notifier_worker(service).run(stop))
-    try:
-        yield
-    finally:
-        stop.set()
-        async with asyncio.timeout(PATIENCE):
-            await task
 
 
 def run(scenario: Coroutine[Any, Any, None]) -> None:
