@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonschema import Draft7Validator
 
 import queues
 from queues import errors
@@ -19,6 +20,10 @@ from transport import problems
 from transport.access import RULES
 from transport.operations import OPERATIONS
 from transport.problems import INTERNAL, problem_of
+from transport.websocket import connection
+from transport.websocket.actions import actions
+from transport.websocket.session import CONNECTION_ACTIONS
+from transport.websocket.shapes import PUSHED
 from transport.wsgi.routes import ByIds, routes
 
 ROOT = Path(__file__).parent.parent
@@ -99,6 +104,101 @@ def test_the_table_of_operations_leads_to_their_requests():
         paths.setdefault(operation, set()).add(slug(f"{method} {path}"))
     for name, _, _, links in rows("operations.md", 4):
         assert {link.partition("#")[2] for link in LINK.findall(links)} == paths[name_of(name)]
+
+
+# --- Actions of the websocket
+
+
+ASYNCAPI: dict[str, Any] = json.loads(text_of("asyncapi.json"))
+PAYLOADS: dict[str, Any] = {
+    name: {"components": ASYNCAPI["components"], "allOf": [message["payload"]]}
+    for name, message in ASYNCAPI["components"]["messages"].items()
+}
+CODE = re.compile(r"`([^`]+)`")
+
+
+#: The actions that the page has, each with what it says of the body and the answer.
+ACTIONS = [
+    (name, body, answer) for names, body, answer in rows("websocket.md", 3) for name in CODE.findall(names)
+]
+
+
+def test_every_action_is_documented_once():
+    assert sorted(name for name, _, _ in ACTIONS) == sorted(
+        (*CONNECTION_ACTIONS, *actions(admin=True, pooling=True))
+    )
+
+
+@pytest.mark.parametrize(("name", "body", "answer"), ACTIONS, ids=[name for name, *_ in ACTIONS])
+def test_a_documented_action_has_these_members_and_answers(name, body, answer):
+    properties = ASYNCAPI["components"]["messages"][name]["payload"]["properties"]
+    schema = ASYNCAPI["components"]["schemas"][properties["body"]["$ref"].rpartition("/")[2]]
+    needed, _, optional = re.sub(r"\([^)]*\)|:.*", "", body).partition("optional")
+    either = re.findall(r"`(\w+)` or `(\w+)`", needed)
+
+    assert set(CODE.findall(needed)) - {each for pair in either for each in pair} == set(schema["required"])
+    assert {*CODE.findall(optional), *(each for pair in either for each in pair)} == (
+        set(schema["properties"]) - set(schema["required"])
+    )
+    said = {int(status) for status in re.findall(r"\b[2-4]\d\d\b", CODE.sub("", answer))}
+    assert statuses(name) <= said
+
+
+def statuses(action: str) -> set[int]:
+    """The statuses of what is no refusal of an action."""
+    payload = ASYNCAPI["components"]["messages"][f"{action}_reply"]["payload"]
+    return {
+        status
+        for either in payload.get("oneOf", [payload])
+        for status in either["allOf"][1]["properties"]["headers"]["properties"]["status"]["enum"]
+    }
+
+
+#: The frames that the page shows.
+FRAMES: list[dict[str, Any]] = [
+    json.loads(block)
+    for block in re.findall(r"^```json\n(.*?)^```$", text_of("websocket.md"), re.MULTILINE | re.DOTALL)
+]
+
+
+@pytest.mark.parametrize("frame", FRAMES)
+def test_a_frame_that_is_shown_fits_the_asyncapi_document(frame):
+    kinds = [
+        name
+        for name, payload in PAYLOADS.items()
+        if Draft7Validator(payload).is_valid(frame) and name != "refusal"
+    ]
+
+    action = frame.get("action") or frame.get("request", {}).get("action")
+    if action:
+        assert kinds == [action if "action" in frame else f"{action}_reply"]
+    else:
+        assert kinds
+        assert set(kinds) <= set(PUSHED)
+
+
+def test_every_kind_of_frame_that_is_pushed_is_shown():
+    shown = {name for frame in FRAMES for name in PUSHED if Draft7Validator(PAYLOADS[name]).is_valid(frame)}
+
+    assert shown == set(PUSHED)
+
+
+def test_the_close_codes_of_the_websocket_are_documented():
+    documented = {
+        int(code)
+        for codes in re.findall(r"^\| ([\d, ]+) \|", text_of("websocket.md"), re.MULTILINE)
+        for code in codes.split(",")
+    }
+    there_are = {
+        value
+        for name, value in vars(connection).items()
+        if name.isupper() and name[0] != "_" and type(value) is int
+    }
+
+    assert there_are <= documented
+    assert documented - there_are <= {200, 400, 404, 1002, 1003, 1007, 1009}, (
+        "the others are those of RFC 6455"
+    )
 
 
 # --- Errors

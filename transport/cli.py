@@ -32,7 +32,7 @@ def hermod() -> None:
 @hermod.command()
 @flags(*SERVER_FLAGS)
 def serve(config: Path | None, **given: object) -> None:
-    """Run everything on this machine: the REST service, the notifier and the janitor."""
+    """Run everything on this machine: the REST and the websocket service, the notifier and the janitor."""
     from transport.settings import check_exposure
     from transport.supervisor import supervise
 

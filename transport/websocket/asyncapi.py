@@ -126,6 +126,9 @@ class _Types:
         """Return the schema of a type; the structs in it are named."""
         (schema,), named = msgspec.json.schema_components([kind], ref_template=_SCHEMAS)
         for name, found in named.items():
+            for member in found.get("properties", {}).values():
+                if "default" in member and member["default"] is None:
+                    del member["default"]  # absent, which may not be said by null
             if self._named.setdefault(name, found) != found:
                 raise ValueError(f"two types are called {name}")
         return schema
