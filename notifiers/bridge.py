@@ -7,12 +7,13 @@ other consumers, and what is published while it is down waits for it.
 
     what happens                                the broker is told         the notification
     `post` returned                             acknowledge                is stored
-    `post` raised Invalid, or it is malformed   reject, do not requeue     is dead-lettered by the broker
+    `post` raised Invalid, or it is malformed   reject, do not requeue     goes to the dead-letter exchange, or is dropped
     `post` raised another HermodError           requeue, then a pause      comes again
     the connection or this process broke        nothing                    comes again
 
 What comes again has the same key (`Event.key`) as before; whoever posts with it stores
-it once. The pause doubles with each failure in a row, up to a minute.
+it once. The pause doubles with each failure in a row, up to a minute where it is the
+store that fails, and to ten seconds where it is the broker.
 
 Needs the extra `bridge` (kombu).
 """
@@ -22,7 +23,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import cycle
 from typing import Any
+from urllib.parse import urlsplit
 
 import structlog
 from kombu.connection import Connection
@@ -34,7 +37,8 @@ from kombu.messaging import Consumer
 from queues.errors import HermodError, Invalid
 from queues.events import Event, read_notification
 
-LONGEST_PAUSE = 60.0  # seconds between two attempts
+LONGEST_PAUSE = 60.0  # seconds between two attempts to post
+LONGEST_ABSENCE = 10.0  # seconds between two attempts to reach the broker
 
 _IDLE = 1.0  # seconds to wait for a notification before looking whether to stop
 _LINGER = 0.01  # seconds to wait for one more before posting what there is
@@ -57,6 +61,10 @@ class Source:
     # {"x-queue-type": "quorum", "x-delivery-limit": -1}, or it drops what a store refuses for long.
     arguments: Mapping[str, Any] = field(default_factory=lambda: {"x-queue-type": "classic"})
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)  # of kombu.Connection, such as ssl
+
+    def urls(self) -> Sequence[str]:
+        """Return the URL of each node of the broker."""
+        return [url for url in self.url.split(";") if url]
 
     def declaration(self) -> Queue:
         """Return the broker's queue and its bindings, to be declared."""
@@ -99,37 +107,40 @@ class Bridge:
     def run(self, stop: threading.Event) -> None:
         """Consume until `stop` is set, which is noticed within a second; what is held then is still posted.
 
-        A broker that is not there, or goes away, is waited for. Any other error of `post`, which
-        would be a defect, passes, with nothing acknowledged; only an OSError is taken for one of the broker's.
+        A broker that is not there, or goes away, is waited for, at each of its URLs in turn. Any other error
+        of `post`, which would be a defect, passes, with nothing acknowledged; only an OSError is taken for one
+        of the broker's.
         """
+        urls = cycle(self._source.urls())
+        url = next(urls)
         while not stop.is_set():
-            with Connection(self._source.url, heartbeat=60, **self._source.options) as connection:
+            with Connection(url, heartbeat=60, **{**_encryption(url), **self._source.options}) as connection:
                 lost = (*connection.connection_errors, *connection.channel_errors, OperationalError)
+                longest = LONGEST_PAUSE
                 try:
-                    self._await_broker(connection, stop)
+                    connection.ensure_connection(max_retries=0)
+                    self._look_for_dead_letters(connection)
                     self._consume(connection, stop)
                     continue
-                except _Stopped:
-                    return
                 except HermodError as error:
                     _log.warning("the bridge could not post", error=str(error))
                 except lost as error:
-                    _log.warning("the bridge lost its broker", broker=connection.as_uri(), error=str(error))
+                    _log.warning("the bridge has no broker", broker=connection.as_uri(), error=str(error))
+                    url, longest = next(urls), LONGEST_ABSENCE
             # Without a connection there are no heartbeats to be sent while waiting.
             self._failures += 1
-            stop.wait(pause_after(self._failures))
+            stop.wait(min(longest, pause_after(self._failures)))
 
-    def _await_broker(self, connection: Connection, stop: threading.Event) -> None:
-        def look() -> None:  # each second
-            if stop.is_set():
-                raise _Stopped
-
-        def report(error: Exception, interval: float) -> None:
-            _log.warning("the bridge waits for its broker", broker=connection.as_uri(), error=str(error))
-
-        connection.ensure_connection(
-            report, interval_start=1, interval_step=2, interval_max=30, callback=look
-        )
+    def _look_for_dead_letters(self, connection: Connection) -> None:
+        """Say if what is malformed would go nowhere; a broker drops it then without a word."""
+        name = self._source.dead_letter_exchange
+        if not name:
+            return
+        try:
+            with connection.channel() as channel:
+                Exchange(name, passive=True).declare(channel=channel)
+        except connection.channel_errors as error:
+            _log.warning("the bridge has no exchange for dead letters", exchange=name, error=str(error))
 
     def _consume(self, connection: Connection, stop: threading.Event) -> None:
         held: list[Message] = []
@@ -215,5 +226,7 @@ def pause_after(failures: int) -> float:
     return min(LONGEST_PAUSE, 2.0 ** min(failures - 1, 10))
 
 
-class _Stopped(Exception):
-    """The bridge is to stop while it waits for the broker."""
+def _encryption(url: str) -> Mapping[str, Any]:
+    """Return the options by which a broker has to prove who it is, where the connection to it is encrypted."""
+    # Otherwise any certificate would do that is somebody's.
+    return {"ssl": {"server_hostname": urlsplit(url).hostname}} if url.startswith("amqps:") else {}
