@@ -111,6 +111,10 @@ class Catalogue:
                 self._known.put(address, known)
         return known
 
+    def placed(self, address: Address) -> bool:
+        """Tell whether it is known where a queue lives: one that is not declared may come to live in any pool."""
+        return self.known(address).exists or not self._pools.enabled
+
     def forget(self, address: Address) -> None:
         """Read a queue's record when it is asked for next."""
         self._known.forget(address)

@@ -38,6 +38,7 @@ Wake: TypeAlias = Callable[[], None]
 #: What was found, or how to wait for it.
 Awaited: TypeAlias = Union[T, "Vigil[T]"]
 
+_UNPLACED = 0.5  # seconds between two looks at a queue that is not declared, where there are pools
 _SHORTEST = 0.02  # seconds between two tries that nobody called for
 
 
@@ -183,7 +184,9 @@ class WaitingRoom:
 
     def follow(self, line: Line, address: Address) -> float:
         """Have a line watch its queue; return the seconds until something falls due in it."""
-        return self._catalogue.at(address, lambda place: line.follow(address, place.store, now=place.now))
+        pause = self._catalogue.at(address, lambda place: line.follow(address, place.store, now=place.now))
+        # Until the queue is declared, nobody knows which store to watch.
+        return pause if self._catalogue.placed(address) else min(pause, _UNPLACED)
 
 
 class Vigil(Generic[T]):

@@ -17,6 +17,7 @@ from transport.settings.model import (
     Settings,
     SignedUrlSettings,
     StorageSettings,
+    WebsocketSettings,
     WireSettings,
 )
 from transport.settings.reading import Loaded, load
@@ -34,6 +35,7 @@ __all__ = [
     "SettingsError",
     "SignedUrlSettings",
     "StorageSettings",
+    "WebsocketSettings",
     "WireSettings",
     "check_exposure",
     "hide_password",

@@ -6,10 +6,10 @@ import asyncio
 import time
 import uuid
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn, Protocol, TypeVar
 
 import falcon
 import structlog
@@ -21,13 +21,13 @@ from queues.service.pushes import Position
 from queues.service.waiting import Vigil
 from transport.auth import Identity
 from transport.dispatch import Reply, attempt
+from transport.service import Service
+from transport.settings import WebsocketSettings
+from transport.websocket.actions import Action
 from transport.websocket.frames import Payload
 from transport.websocket.leases import LeaseHolder
 from transport.websocket.session import Handled, LeaseWish, Session, Waiting
 from transport.websocket.streams import Member
-
-if TYPE_CHECKING:
-    from transport.websocket.node import Node
 
 GOING_AWAY = 1001
 POLICY_VIOLATION = 1008
@@ -37,13 +37,40 @@ EXPIRED = 4003
 _GOODBYE = 2.0  # seconds that a client has to take what was sent before it is told to connect elsewhere
 _MOST_BYTES = 16 * 1024 * 1024  # that may wait for a client to read them
 
+T = TypeVar("T")
+
 _log = structlog.stdlib.get_logger("hermod.websocket")
+
+
+class Host(Protocol):
+    """The process that a connection is served by, as the connection sees it."""
+
+    id: str  # never used again
+    base_url: str  # what the URIs of its connections begin with
+    service: Service
+    settings: WebsocketSettings
+    actions: Mapping[str, Action]
+
+    def call(self, work: Callable[[], T], /) -> asyncio.Future[T]:
+        """Run something that waits for a store in a thread."""
+
+    def check_in(self) -> object:
+        """See to it that the process counts as alive. Raises StoreError."""
+
+    async def join(self, member: Member) -> None:
+        """Pass the messages of a queue on to a subscription."""
+
+    async def leave(self, member: Member) -> None:
+        """Pass nothing more on to a subscription."""
+
+    async def part(self, member: Member) -> None:
+        """Be done with a subscription whose connection is closed."""
 
 
 class Connection:
     """One client. Everything happens in the event loop, but what waits for a store."""
 
-    def __init__(self, node: Node, socket: WebSocket) -> None:
+    def __init__(self, node: Host, socket: WebSocket) -> None:
         self.id = str(uuid.uuid4())
         self.node_id = node.id
         self.uri = f"{node.base_url}/{self.id}"
