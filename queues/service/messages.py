@@ -88,11 +88,11 @@ class MessageService:
         limit: int | None = None,
         echo: bool = False,
         include_claimed: bool = False,
-        include_delayed: bool = False,
+        include_delayed: bool | None = None,
     ) -> Page:
         """Return a page of messages, oldest first.
 
-        On a queue without a default delay the delayed ones are shown in any case.
+        `include_delayed`: None means that they are shown where the queue has no default delay.
 
         Raises Invalid for a limit out of range.
         """
@@ -102,7 +102,7 @@ class MessageService:
             limit=limit,
             hide_client=None if echo else caller.client_id,
             include_claimed=include_claimed,
-            include_delayed=include_delayed or not self._catalogue.known(address).policy.message_delay,
+            include_delayed=self._shows_delayed(address) if include_delayed is None else include_delayed,
         )
         return self._page(address, lambda place: place.store.list(address, selection, now=place.now))
 
@@ -170,6 +170,9 @@ class MessageService:
         store.delete_many(address, ids, now=now, claim_ids=[claim.id])
         store.release(address, claim.id, now=now)
         return [replace(message, claim_id=None, claim_count=message.claim_count - 1) for message in messages]
+
+    def _shows_delayed(self, address: Address) -> bool:
+        return not self._catalogue.known(address).policy.message_delay
 
     def _accept(self, caller: Caller, draft: Draft, policy: QueuePolicy) -> NewMessage:
         ttl = policy.message_ttl if draft.ttl is None else draft.ttl

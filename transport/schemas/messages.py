@@ -35,7 +35,7 @@ class MessageList(QueueRef, kw_only=True, frozen=True):
     limit: int | None = None
     echo: bool = False
     include_claimed: bool = False
-    include_delayed: bool = False
+    include_delayed: bool | None = None  # where it is not said, REST and the websocket differ
     wait: int | None = None
 
 

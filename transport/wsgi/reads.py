@@ -153,7 +153,7 @@ def message_list(request: RestRequest) -> MessageList:
         limit=request.integer("limit"),
         echo=request.boolean("echo"),
         include_claimed=request.boolean("include_claimed"),
-        include_delayed=request.boolean("include_delayed"),
+        include_delayed=request.boolean("include_delayed") or None,
         wait=request.integer("wait"),
     )
 
