@@ -271,7 +271,11 @@ class NotifierSettings(Section):
     """The processes that tell subscribers of messages."""
 
     concurrency: int = Field(
-        default=1000, ge=1, le=100_000, description="Deliveries that one process has under way at a time."
+        default=1000,
+        ge=1,
+        le=100_000,
+        description="Deliveries that one process has under way at a time: half of them for one project at most, and fewer"
+        " where others need room. Each needs an open file.",
     )
     per_subscriber: int = Field(
         default=32, ge=1, le=10_000, description="How many of them go to the same subscriber at a time."
