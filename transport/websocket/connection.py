@@ -15,6 +15,7 @@ import falcon
 import structlog
 from falcon.asgi import WebSocket
 
+from queues.errors import HermodError
 from queues.models import Address, Subscription
 from queues.service.claims import SeenClaim
 from queues.service.pushes import Position
@@ -34,6 +35,7 @@ POLICY_VIOLATION = 1008
 SERVICE_RESTART = 1012
 EXPIRED = 4003
 
+_AHEAD = 16  # requests of a client that are read while it waits for messages
 _GOODBYE = 2.0  # seconds that a client has to take what was sent before it is told to connect elsewhere
 _MOST_BYTES = 16 * 1024 * 1024  # that may wait for a client to read them
 
@@ -78,6 +80,7 @@ class Connection:
         self._node = node
         self._socket = socket
         self._session = Session(node.service, node.actions, self)
+        self._ahead: deque[Payload] = deque()  # requests that came while it waited for messages
         self._outgoing: deque[Payload] = deque()
         self._bytes = 0  # in there
         self._empty = asyncio.Event()
@@ -96,19 +99,16 @@ class Connection:
     async def run(self) -> None:
         """Serve until the connection is closed by either side."""
         _log.debug("connected", connection=self.id)
-        reading: asyncio.Task[Payload] | None = None
         try:
             while True:
-                payload = await (reading or self._read())
-                reading = None
+                payload = await self._next()
                 if self._retired.is_set():
                     break
                 self._heard = time.monotonic()
                 self._handling = True
                 handled = await self._node.call(partial(self._session.handle, payload))
                 if isinstance(handled, Waiting):
-                    reading = asyncio.create_task(self._read())
-                    handled = await self._wait(handled, reading)
+                    handled = await self._wait(handled)
                 await self._answer(handled.reply)
                 if handled.then is not None:
                     handled.then()
@@ -118,26 +118,35 @@ class Connection:
             await self._say_goodbye()
         except falcon.WebSocketDisconnected as end:
             _log.debug("disconnected", connection=self.id, code=end.code)
-        finally:
-            if reading is not None:
-                reading.cancel()
-                await asyncio.gather(reading, return_exceptions=True)
+
+    async def _next(self) -> Payload:
+        """Return the next request; raises WebSocketDisconnected."""
+        return self._ahead.popleft() if self._ahead else await self._read()
 
     async def _read(self) -> Payload:
         payload = await self._socket.receive_media()
         return payload if isinstance(payload, str | bytes) else b""  # as the handlers leave it
 
-    async def _wait(self, waiting: Waiting, reading: asyncio.Task[Payload]) -> Handled:
+    async def _wait(self, waiting: Waiting) -> Handled:
         """Wait for messages, unless the client goes; raises WebSocketDisconnected."""
         sitting = asyncio.create_task(self._sit(waiting))
-        await asyncio.wait((sitting, reading), return_when=asyncio.FIRST_COMPLETED)
-        if not sitting.done() and reading.exception() is None:
-            await asyncio.wait((sitting,))
-        if sitting.done():
-            return sitting.result()
-        sitting.cancel()
-        await asyncio.gather(sitting, return_exceptions=True)
-        raise falcon.WebSocketDisconnected
+        leaving = asyncio.create_task(self._until_gone())
+        try:
+            await asyncio.wait((sitting, leaving), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            leaving.cancel()
+            sitting.cancel()  # if it is not done
+            await asyncio.gather(sitting, leaving, return_exceptions=True)
+        if sitting.cancelled():
+            raise falcon.WebSocketDisconnected
+        return sitting.result()
+
+    async def _until_gone(self) -> None:
+        """Wait until the client has gone; some requests that it sends meanwhile are kept."""
+        with suppress(falcon.WebSocketDisconnected):
+            while len(self._ahead) < _AHEAD:
+                self._ahead.append(await self._read())
+            await asyncio.Future()  # whether it goes behind so many, nobody can tell
 
     async def _sit(self, waiting: Waiting) -> Handled:
         vigil: Vigil[Any] = waiting.vigil
@@ -156,7 +165,10 @@ class Connection:
         """Give back what was claimed for a client that has gone."""
         if isinstance(found, SeenClaim):
             release = self._node.service.claims.release
-            await self._node.call(partial(release, address, found.claim.id))
+            try:
+                await self._node.call(partial(release, address, found.claim.id))
+            except HermodError as error:  # the lease ends by itself
+                _log.warning("cannot give a message back", queue=address.queue, reason=str(error))
 
     # --- sending
 

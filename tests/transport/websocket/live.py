@@ -9,14 +9,16 @@ import asyncio
 import json
 import os
 import socket
+import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import msgspec
+import pytest
 from aiohttp import ClientSession, ClientWebSocketResponse, TCPConnector, WSMsgType
 
 from queues.models import Address, Caller
@@ -319,6 +321,29 @@ async def until(condition: Callable[[], object], what: str = "it comes true") ->
                 await asyncio.sleep(0.005)
     except TimeoutError:
         raise AssertionError(f"waited in vain until {what}") from None
+
+
+def hold(
+    monkeypatch: pytest.MonkeyPatch, part: object, name: str, *, after: bool = False
+) -> tuple[Callable[[], Awaitable[None]], Callable[[], None]]:
+    """Let a method pause in its thread, before or after what it does.
+
+    Return what waits until it is called, and what lets it go on, then and later.
+    """
+    real = getattr(part, name)
+    at_it, may_go = threading.Event(), threading.Event()
+
+    def held(*arguments: Any, **named: Any) -> Any:
+        answer = real(*arguments, **named) if after else None
+        at_it.set()
+        assert may_go.wait(PATIENCE)
+        return answer if after else real(*arguments, **named)
+
+    async def called() -> None:
+        await until(at_it.is_set, f"{name} is called")
+
+    monkeypatch.setattr(part, name, held)
+    return called, may_go.set
 
 
 @asynccontextmanager

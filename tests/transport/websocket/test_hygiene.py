@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -13,7 +12,7 @@ import pytest
 from aiohttp import ClientSession, TCPConnector, WSMsgType, WSServerHandshakeError
 
 from queues.models import Role
-from tests.transport.websocket.live import PROJECT, Client, World, run, until, world
+from tests.transport.websocket.live import PROJECT, Client, World, hold, run, until, world
 from transport.websocket import connection as connection_module
 from transport.websocket import node as node_module
 from transport.websocket import streams
@@ -26,22 +25,6 @@ async def refused(w: World, **options: Any) -> int:
     with pytest.raises(WSServerHandshakeError) as caught:
         await w.connect(**options)
     return caught.value.status
-
-
-def hold(
-    monkeypatch: pytest.MonkeyPatch, part: object, name: str
-) -> tuple[threading.Event, Callable[[], None]]:
-    """Let a method wait in its thread; return what is set when one does, and what lets all go on."""
-    real = getattr(part, name)
-    at_it, go_on = threading.Event(), threading.Event()
-
-    def held(*arguments: Any, **named: Any) -> Any:
-        at_it.set()
-        assert go_on.wait(10)
-        return real(*arguments, **named)
-
-    monkeypatch.setattr(part, name, held)
-    return at_it, go_on.set
 
 
 # --- who may connect
@@ -60,9 +43,10 @@ def test_any_path_will_do_and_no_protocol_is_agreed_on():
 def test_what_is_no_websocket_is_told_so():
     async def scenario() -> None:
         async with world() as w:
-            async with w.session.get(f"http://127.0.0.1:{w.nodes[0].port}/", headers=ONCE) as answer:
-                assert answer.status == 426
-                assert answer.headers["Upgrade"] == "websocket"
+            answer = await w.session.get(f"http://127.0.0.1:{w.nodes[0].port}/", headers=ONCE)
+            assert answer.status == 426
+            assert answer.headers["Upgrade"] == "websocket"
+            answer.close()
 
     run(scenario())
 
@@ -146,9 +130,9 @@ def test_g1_a_request_that_waits_for_the_store_stalls_nobody_else(monkeypatch):
         async with world(websocket={"ping_interval": 0.1}) as w:
             stuck, other, subscriber = [await w.connect() for _ in range(3)]
             await subscriber.subscribe()
-            at_it, go_on = hold(monkeypatch, w.nodes[0].service.queues, "stats")
+            called, go_on = hold(monkeypatch, w.nodes[0].service.queues, "stats")
             await stuck.send("queue_get_stats", queue_name="q")
-            await asyncio.to_thread(at_it.wait, 10)
+            await called()
 
             for number in range(20):
                 await other.do("message_post", 201, queue_name="q", messages=[{"body": number}])
