@@ -214,10 +214,12 @@ class Worker:
                 if stop.is_set():  # the bell was rung for that, and is about to be forgotten
                     break
                 bell.clear()
+                begun = time.monotonic()
                 try:
                     batch = await self._call(partial(self._deliveries.take, box, limit))
                     if batch is None:
-                        due = await self._call(partial(self._deliveries.follow, box, line))
+                        follow = partial(self._deliveries.follow, box, line)
+                        due = await self._call(partial(follow, since=time.monotonic() - begun))
                     pause = 0.0
                 except HermodError as error:
                     _log.warning("cannot take deliveries", pool=box.pool, reason=str(error))

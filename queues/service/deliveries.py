@@ -125,13 +125,12 @@ class DeliveryService:
             return replace(batch, pending=list(self._read(read_pending, claim.messages)))
         return replace(batch, tickets=list(self._read(read_ticket, claim.messages)))
 
-    def follow(self, box: Box, line: Line) -> float:
-        """Have a line watch a box; return the seconds until something falls due in it.
+    def follow(self, box: Box, line: Line, *, since: float) -> float:
+        """Have a line watch a box; return the seconds until something falls due in it; see `Line.follow`.
 
         Raises StoreError.
         """
-        store = self._store(box)
-        return line.follow(box.address, store, now=store.clock())
+        return line.follow(box.address, self._store(box), since=since)
 
     def keep(self, pool: str, pending: Sequence[tuple[PendingDelivery, int]]) -> Sequence[str]:
         """Keep deliveries in a pool, each to be due after some seconds; return their ids there.

@@ -72,13 +72,17 @@ class Line:
             return
         first()
 
-    def follow(self, address: Address, store: MessageStore, *, now: int) -> float:
-        """Watch the queue where it lives now; return the seconds until something falls due in it."""
+    def follow(self, address: Address, store: MessageStore, *, since: float) -> float:
+        """Watch the queue where it lives now; return the seconds until something falls due in it.
+
+        What has fallen due in the last `since` seconds, while somebody tried in vain, counts too.
+        """
         if store is not self.store:
             end = store.watch(address, self.ring)
             self.close()
             self.store, self._end = store, end
-        due = store.outlook(address, now=now).due
+        now = store.clock()
+        due = store.outlook(address, now=now - math.ceil(since * 1000)).due
         return math.inf if due is None else max(_SHORTEST, (due - now) / 1000)
 
     def close(self) -> None:
@@ -182,9 +186,9 @@ class WaitingRoom:
                     line.close()
             line.ring()  # the next one may find what was left, or has to look after the watch
 
-    def follow(self, line: Line, address: Address) -> float:
-        """Have a line watch its queue; return the seconds until something falls due in it."""
-        pause = self._catalogue.at(address, lambda place: line.follow(address, place.store, now=place.now))
+    def follow(self, line: Line, address: Address, *, since: float) -> float:
+        """Have a line watch its queue; return the seconds until something falls due; see `Line.follow`."""
+        pause = self._catalogue.at(address, lambda place: line.follow(address, place.store, since=since))
         # Until the queue is declared, nobody knows which store to watch.
         return pause if self._catalogue.placed(address) else min(pause, _UNPLACED)
 
@@ -275,7 +279,8 @@ class Vigil(Generic[T]):
             raise RuntimeError("The vigil has not begun.")
         pause = math.inf
         if not self.over and line.is_first(wake):
+            begun = self._room.timer()
             self.found = self._attempt()
             if not self.over:
-                pause = self._room.follow(line, self.address)
+                pause = self._room.follow(line, self.address, since=self._room.timer() - begun)
         return 0 if self.over else max(_SHORTEST, min(pause, self._until - self._room.timer()))

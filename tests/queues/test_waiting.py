@@ -665,3 +665,22 @@ def test_a_queue_that_is_made_while_somebody_waits_is_found_in_whatever_pool(poo
     assert bodies(thread.ended()) == ["a"]
     assert time.monotonic() - start < 15
     assert node.pool() == "p2"
+
+
+def test_what_falls_due_between_a_try_and_the_look_at_what_is_to_come_is_not_missed(bench):
+    bench.queue.post("a", delay=1)
+    waiter = bench.waiter(bench.room())
+    bench.clock.advance(ms=995)
+
+    def slow_claim(*arguments: Any, **named: Any) -> Any:
+        found = claim(*arguments, **named)
+        bench.clock.advance(ms=10)
+        bench.timer += 0.010
+        return found
+
+    claim, bench.driver.messages.claim = bench.driver.messages.claim, slow_claim
+    pause = waiter.step()
+
+    assert pause < 1
+    assert waiter.step() == 0
+    assert waiter.bodies() == ["a"]
