@@ -7,8 +7,10 @@ load balancer, which the page calls an example, is left out: the clients do what
 
 from __future__ import annotations
 
+import asyncio
 import configparser
 import itertools
+import json
 import os
 import re
 import secrets
@@ -27,6 +29,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 import requests
 from zaqarclient.queues import client as zaqar
@@ -318,6 +321,10 @@ class Cluster:
                 if unit.name not in PACKAGED and unit.process is not None:
                     unit.process.terminate()
 
+    def sockets(self) -> list[str]:
+        """Return the URLs of the nodes' websocket services."""
+        return [node.replace("http:", "ws:").replace(":8888", ":9000") for node in self.nodes()]
+
     def ask(self, path: str, *, token: str = "operator", node: int = 0) -> Any:
         """Return what a node answers to a GET."""
         headers = {"X-Auth-Token": self.token(token), "Client-ID": "9f1c5f0e-2a0b-4f6e-8f52-0c6a1d2b3e4f"}
@@ -441,6 +448,79 @@ class Load:
         nodes.gone = 0
 
 
+@dataclass
+class Subscriber:
+    """Somebody who is connected to one node after the other, and keeps the number of what was seen last."""
+
+    cluster: Cluster
+    queue: str
+    told: list[str] = field(default_factory=list)
+    connections: int = 0
+    id: str = ""  # of the subscription
+    sequence: int = 0
+
+    @contextmanager
+    def connected(self) -> Iterator[None]:
+        """Stay connected until the block is over; by then it must have been told of something that ends it."""
+        end = threading.Event()
+        thread = threading.Thread(target=lambda: asyncio.run(self._stay(end)), daemon=True)
+        thread.start()
+        deadline = time.monotonic() + WAIT
+        while not self.id:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        try:
+            yield
+        finally:
+            end.set()
+            thread.join(WAIT)
+            assert not thread.is_alive()
+
+    async def _stay(self, end: threading.Event) -> None:
+        async with aiohttp.ClientSession() as session:
+            for url in itertools.cycle(self.cluster.sockets()):
+                with suppress(aiohttp.ClientError):
+                    async with session.ws_connect(url) as socket:
+                        self.connections += 1
+                        await self._receive(socket, end)
+                if end.is_set():
+                    return
+
+    async def _receive(self, socket: aiohttp.ClientWebSocketResponse, end: threading.Event) -> None:
+        headers = {
+            "X-Project-ID": "acme",
+            "X-Auth-Token": self.cluster.token("acme"),
+            "Client-ID": "9f1c5f0e-2a0b-4f6e-8f52-0c6a1d2b3e4f",
+        }
+        action = "subscription_resume" if self.id else "subscription_create"
+        known = {"subscription_id": self.id, "sequence": self.sequence}
+        body = known if self.id else {"options": {"sequence": True}}
+        await socket.send_json({"action": "authenticate", "headers": headers})
+        await socket.send_json(
+            {"action": action, "headers": headers, "body": {"queue_name": self.queue, **body}}
+        )
+        while True:
+            with suppress(TimeoutError):
+                message = await socket.receive(timeout=0.2)
+                if message.type is not aiohttp.WSMsgType.TEXT:
+                    return
+                self._take(json.loads(message.data))
+            if end.is_set():
+                return
+
+    def _take(self, frame: dict[str, Any]) -> None:
+        if "request" in frame:
+            assert frame["headers"]["status"] < 300, frame
+            if frame["request"]["action"] != "authenticate":
+                self.id = frame["body"]["subscription_id"]
+            return
+        assert frame["previous"] <= self.sequence, "something is missing"
+        if frame["sequence"] > self.sequence:
+            self.sequence = frame["sequence"]
+            if frame["Message_Type"] == "Notification":
+                self.told.append(frame["body"])
+
+
 def post(body: str, queue: Any) -> None:
     """Post a message, through the node that a queue was opened at."""
     queue.post([{"body": body, "ttl": 3600}])
@@ -494,6 +574,7 @@ def test_the_page_has_nothing_that_this_test_does_not_know(cluster):
         "/etc/mongod.conf",
         "/etc/hermod/hermod.toml",
         "/etc/systemd/system/hermod-api@.service",
+        "/etc/systemd/system/hermod-websocket@.service",
         "/etc/systemd/system/hermod-janitor.service",
         "/etc/systemd/system/hermod-notifier.service",
     }
@@ -555,13 +636,22 @@ def test_a_pool_that_is_down_affects_only_its_own_queues(cluster):
 
 def test_nodes_are_restarted_one_by_one_under_load(cluster):
     queues = queues_of(cluster, "restart", ["redis-1"])
+    subscriber = Subscriber(cluster, queues["redis-1"])
 
-    with load(cluster, [*queues.values(), "payments"]) as seen:
-        cluster.follow("Restart and upgrade")
+    with subscriber.connected():
+        with load(cluster, [*queues.values(), "payments"]) as seen:
+            cluster.follow("Restart and upgrade")
+        expected = {body for body in seen.posted if body.startswith(subscriber.queue)}
+        deadline = time.monotonic() + WAIT
+        while not expected <= set(subscriber.told) and time.monotonic() < deadline:
+            time.sleep(0.05)
 
     assert not seen.refused
     assert len(seen.posted) > 50
     assert seen.posted <= seen.done
+    assert expected <= set(subscriber.told)
+    assert subscriber.connections > 1, "nodes were restarted, and it came back"
+    assert len(subscriber.told) == len(set(subscriber.told))
 
 
 def test_a_pool_is_drained_and_removed_under_load(cluster):
