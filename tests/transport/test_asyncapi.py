@@ -373,6 +373,18 @@ def test_what_does_not_fit_the_document_is_refused(speak, action):
         assert speak.say(request)[0] == 400, body
 
 
+@pytest.mark.parametrize("action", BODIES)
+def test_null_is_refused_where_the_document_says_so(speak, action):
+    good = {name: GOOD.get(name, "1") for name in required(action)}
+    body = DOCUMENT["components"]["messages"][action]["payload"]["properties"]["body"]
+
+    for member in found(body["$ref"])["properties"]:
+        request = {"action": action, "headers": HEADERS, "body": {**good, member: None}}
+        _, said = speak.say(request)
+        refused = isinstance(said, dict) and said.get("error") == "Schema validation failed."
+        assert validator(action, document=DOCUMENT).is_valid(request) != refused, (member, said)
+
+
 @pytest.mark.parametrize("missing", ["Client-ID", "X-Project-ID"])
 def test_headers_that_do_not_fit_the_document_are_refused(speak, missing):
     headers = {name: value for name, value in HEADERS.items() if name != missing}

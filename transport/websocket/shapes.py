@@ -66,9 +66,9 @@ class Credentials(
 class ShareBody(QueueRef, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """The wish for a pre-signed URL."""
 
-    paths: list[Literal["messages", "claims", "subscriptions"]] | UnsetType = UNSET
-    methods: list[Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]] | UnsetType = UNSET
-    expires: str | UnsetType = UNSET
+    paths: list[Literal["messages", "claims", "subscriptions"]] | UnsetType | None = UNSET
+    methods: list[Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]] | UnsetType | None = UNSET
+    expires: str | UnsetType | None = UNSET
 
 
 class EventBody(QueueRef, kw_only=True, frozen=True):
