@@ -76,7 +76,14 @@ SESSIONS = [page for page in PAGES if steps(page) and page != CLUSTER]
 TOLD = [
     page
     for page in SESSIONS
-    if page.stem in ("subscribe-a-webhook", "receive-events-safely", "send-mail", "publish-cloud-events")
+    if page.stem
+    in (
+        "subscribe-a-webhook",
+        "receive-events-safely",
+        "receive-over-a-websocket",
+        "send-mail",
+        "publish-cloud-events",
+    )
 ]
 STORES: dict[str, Callable[[Path], str]] = {"redis": servers.redis_uri, "mongodb": servers.mongodb_uri}
 RUNS = [
