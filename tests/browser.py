@@ -14,7 +14,8 @@ from types import TracebackType
 from typing import Any
 
 import aiohttp
-import pytest
+
+from tests import servers
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 READY = 30.0  # seconds that a start, or an answer, may take
@@ -22,11 +23,11 @@ END = 15.0  # seconds until it has ended
 
 
 def binary() -> str:
-    """Return the program; skip the test where there is none."""
-    for name in NAMES:
-        if found := shutil.which(name):
-            return found
-    pytest.skip(f"none of {', '.join(NAMES)} is on PATH")
+    """Return the program; without one the test is skipped, or fails where it is required."""
+    found = next(filter(None, map(shutil.which, NAMES)), None)
+    if found is None:
+        servers.absent("chromium", f"none of {', '.join(NAMES)} is on PATH")
+    return found or ""
 
 
 class Browser:
