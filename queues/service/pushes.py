@@ -21,7 +21,7 @@ from queues.tickets import push_message, read_push
 
 PAGE = 100  # notices that are read at once
 
-_WINDOW = 86_400  # seconds during which a ticket is appended once
+_WINDOW = 3600  # seconds during which a ticket is appended once; each leaves a note in the store for so long
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
