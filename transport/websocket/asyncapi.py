@@ -144,7 +144,7 @@ def body_of(name: str) -> type[msgspec.Struct]:
         return shapes.BODIES[name]
     known = {**ACTIONS, **ADMIN_ACTIONS, **POOL_ACTIONS}
     body, arguments = known[name].body, OPERATIONS[name].arguments
-    return _flat(body if isinstance(body, type) and issubclass(body, arguments) else arguments)
+    return _flat(body if _is_struct(body) and issubclass(body, arguments) else arguments)
 
 
 def _flat(kind: type[msgspec.Struct]) -> type[msgspec.Struct]:
