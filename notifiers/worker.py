@@ -44,7 +44,7 @@ from queues.retries import RetryPolicy, jitter, policy_for
 from queues.service.deliveries import Batch, Box, DeliveryService
 from queues.service.pushes import PushService
 from queues.service.subscriptions import Audience, SubscriptionService
-from queues.service.waiting import Line, bell_of
+from queues.service.waiting import Line, bell_of, ringing
 from queues.tickets import TTL, notification
 
 T = TypeVar("T")
@@ -175,7 +175,7 @@ class Worker:
             for box in await self._boxes():
                 if box not in pumps or pumps[box].done():
                     pumps[box] = asyncio.create_task(self._pump(box, stop))
-            await _pause(stop, _FLUSH)
+            await ringing(stop, _FLUSH)
         self._stopping = True
         for bell in self._bells:
             bell.set()
@@ -224,10 +224,10 @@ class Worker:
                 except HermodError as error:
                     _log.warning("cannot take deliveries", pool=box.pool, reason=str(error))
                     pause = min(2 * pause + 0.1, self._settings.longest_pause)
-                    await _pause(stop, pause)
+                    await ringing(stop, pause)
                     continue
                 if batch is None:
-                    await _pause(bell, min(due, self._settings.longest_pause))
+                    await ringing(bell, min(due, self._settings.longest_pause))
                 else:
                     taken = time.monotonic() if _is_small(batch) else 0.0
                     limit = await self._begin(batch) or limit
@@ -534,7 +534,7 @@ class Worker:
 
     async def _flush_often(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
-            await _pause(stop, _FLUSH)
+            await ringing(stop, _FLUSH)
             await self._flush()
 
     async def _flush(self) -> None:
@@ -576,11 +576,3 @@ async def _wait(
 def _is_small(batch: Batch) -> bool:
     """Whether a batch was all that there was."""
     return len(batch.tickets) + len(batch.pending) < _FIRST
-
-
-async def _pause(bell: asyncio.Event, seconds: float) -> None:
-    """Wait for a while, or until an event is set."""
-    try:
-        await asyncio.wait_for(bell.wait(), seconds)
-    except TimeoutError:
-        return

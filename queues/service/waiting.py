@@ -52,6 +52,14 @@ def bell_of(loop: AbstractEventLoop, bell: asyncio.Event) -> Wake:
     return ring
 
 
+async def ringing(bell: asyncio.Event, seconds: float) -> None:
+    """Wait until a bell rings, but no longer than so many seconds."""
+    # asyncio.wait_for forgets, up to Python 3.11, that it was cancelled just when the bell rang.
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await bell.wait()
+
+
 class Line:
     """Those who wait in front of one queue; the first of them is told of what is new."""
 
@@ -257,8 +265,7 @@ class Vigil(Generic[T]):
         bell = asyncio.Event()
         with self.begun(bell_of(asyncio.get_running_loop(), bell)):
             while pause := await self._step_shielded(call, rescue):
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(bell.wait(), pause)
+                await ringing(bell, pause)
                 bell.clear()
         return self.found
 

@@ -609,6 +609,28 @@ def test_who_is_cancelled_while_nothing_is_found_just_goes(bench):
     asyncio.run(story())
 
 
+@pytest.mark.parametrize("turns", range(8))
+def test_who_is_cancelled_just_when_it_is_woken_goes_too(bench, turns):
+    """However many turns of the loop lie between the two."""
+
+    async def story() -> None:
+        room = bench.room(timer=time.monotonic)
+        vigil = Vigil(room, HOME, bench.claim, is_given, None, seconds=20, alone=False)
+        task = asyncio.create_task(vigil.sit(in_thread, lambda _: asyncio.sleep(0)))
+        while standing(room) == 0 or not all(line.store for line in room._all):
+            await asyncio.sleep(0.001)
+        (line,) = room._all
+        line.ring()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait((task,), timeout=PATIENCE)
+        assert task.cancelled()
+        assert standing(room) == 0
+
+    asyncio.run(story())
+
+
 def test_a_loop_that_is_gone_hears_nothing(bench: Bench):
     room = bench.room(timer=time.monotonic)
 

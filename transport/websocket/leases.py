@@ -13,7 +13,7 @@ import structlog
 from queues.errors import HermodError
 from queues.models import Address
 from queues.service.claims import SeenClaim
-from queues.service.waiting import Call, Vigil
+from queues.service.waiting import Call, Vigil, ringing
 from transport.operations.claims import is_given
 from transport.service import Service
 from transport.websocket.frames import Payload, encoded
@@ -51,6 +51,11 @@ class LeaseHolder:
         self._held: dict[str, float] = {}  # when each lease ends (monotonic seconds), by claim
         self._credit = asyncio.Event()
         self._task = asyncio.create_task(self._run())
+
+    @property
+    def project(self) -> str:
+        """Whose messages they are."""
+        return self._address.project
 
     def settle(self, claim_id: str) -> None:
         """Have credit for one message more."""
@@ -90,10 +95,7 @@ class LeaseHolder:
             if len(self._held) < self._wish.mode.credit:
                 return
             self._credit.clear()
-            try:
-                await asyncio.wait_for(self._credit.wait(), min(self._held.values()) - now)
-            except TimeoutError:
-                continue
+            await ringing(self._credit, min(self._held.values()) - now)
 
     async def _next(self) -> SeenClaim | None:
         """Lease the next message, waiting for it for a while."""
