@@ -293,7 +293,15 @@ class Connection:
         return subscription_id in self._leases
 
     def authenticated(self, identity: Identity) -> None:
-        """Note who speaks, and close the connection when that is over."""
+        """Note who speaks, and close the connection when that is over; another project is told nothing any more."""
+        for member in list(self._members.values()):
+            subscription = member.subscription
+            if identity.project not in (None, subscription.address.project):
+                self.forget(subscription.id)
+                self._spawn(self._node.part(member))
+        for id_, holder in list(self._leases.items()):
+            if identity.project not in (None, holder.project):
+                self.forget(id_)
         if self._expiry is not None:
             self._expiry.cancel()
             self._expiry = None

@@ -43,6 +43,7 @@ from transport.websocket.frames import Frame, FrameRefused, Payload
 from transport.websocket.reads import WishBody
 from transport.websocket.request import Headers, SocketRequest, arguments, checked_headers
 
+_FRESH = 1000  # ms for which a token that was looked at counts as good
 _MOST_CREDIT = 1000  # messages that may be leased to one subscription at a time
 _NOBODY = " "  # the project of those who name the empty one, which no other transport lets anybody name
 
@@ -127,6 +128,7 @@ class Session:
     link: Link
     _identity: Identity | None = field(default=None, init=False)
     _token: str | None = field(default=None, init=False)  # the last that was good
+    _checked: int = field(default=0, init=False)  # ms; when it was looked at last
 
     def __post_init__(self) -> None:
         self._lock = Lock()  # somebody else may look after the token
@@ -151,10 +153,8 @@ class Session:
         with self._lock:
             if self._token != token:  # there is another one meanwhile
                 return True
-            if identity is None:
-                self._identity = self._token = None
-            elif self._identity is not None:
-                self._identity = identity
+            if self._identity is not None:
+                self._identity, self._checked = identity, self.service.clock()
         return identity is not None
 
     def _handle(self, frame: Frame) -> Handled | Waiting:
@@ -246,7 +246,7 @@ class Session:
             status = reply.problem.status if reply.problem else INTERNAL.status
             return Handled(frames.reply(frame, status, {"error": "Authentication failed."}, bare=True))
         with self._lock:
-            self._identity, self._token = reply.value, headers.token
+            self._identity, self._token, self._checked = reply.value, headers.token, self.service.clock()
         return Handled(
             frames.reply(frame, 200, {"message": "Authentified."}, bare=True),
             partial(self.link.authenticated, reply.value),
@@ -267,11 +267,14 @@ class Session:
         return Caller(project=project, client_id=client_id, role=identity.role)
 
     def _known(self) -> Identity | None:
-        """Return who has authenticated, if that counts still."""
-        identity = self._identity
-        if identity is None or identity.expires is None or identity.expires > self.service.clock():
-            return identity
-        return None
+        """Return who has authenticated, if that counts still; raises StoreError."""
+        if self._identity is not None:
+            now = self.service.clock()
+            if now >= self._checked + _FRESH:
+                self.still_valid()
+            elif self._identity.expires is not None and self._identity.expires <= now:
+                return None
+        return self._identity
 
     def _signed(self, frame: Frame, headers: Headers, action: Action | None, body: Any) -> Identity:  # noqa: ANN401
         """Verify a pre-signed request: it opens one queue's messages, and authenticates nothing else."""
