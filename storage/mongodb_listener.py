@@ -142,7 +142,7 @@ class MongoListener:
     def _tell(self, news: Iterable[Document]) -> bool:
         """Wake who watches the queues of which there is news; tell whether anybody does."""
         keys = (each["documentKey"]["_id"] for each in news)
-        addresses = {Address(project=key["p"], queue=key["q"]) for key in keys}
+        addresses = dict.fromkeys(Address(project=key["p"], queue=key["q"]) for key in keys)
         watched = [address for address in addresses if address in self._watched]
         for address in watched:
             self._wakeups.wake(address)

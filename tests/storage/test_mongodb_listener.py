@@ -61,7 +61,7 @@ def commands() -> Commands:
 def driver(uri: str, clock: Clock, commands: Commands, monkeypatch: pytest.MonkeyPatch) -> Iterator[Driver]:
     watched: Any = partial(pymongo.MongoClient, event_listeners=[commands])
     monkeypatch.setattr("storage.mongodb_link.MongoClient", watched)
-    with closing(connect(uri, clock=clock)) as opened:
+    with closing(connect(uri, timeout=20.0, clock=clock)) as opened:
         yield opened
 
 
@@ -124,7 +124,7 @@ def tell_of_another(queue: Probe) -> None:
 def test_nobody_listens_before_somebody_watches(queue: Probe, commands: Commands) -> None:
     queue.post("a")
 
-    assert listeners() == []
+    servers.eventually(lambda: not listeners())  # those of other tests
     assert "getMore" not in commands.sent
 
 
@@ -139,7 +139,7 @@ def test_an_idle_watch_costs_a_request_that_the_server_keeps(
     servers.eventually(lambda: len(commands.held) >= answered + 3)
 
     assert set(commands.sent[sent:]) == {"getMore"}
-    assert sum(commands.held[answered + 1 : answered + 3]) >= 0.6
+    assert min(commands.held[answered + 1 : answered + 3]) > 0.25
 
 
 def test_what_is_of_no_interest_is_not_sent(queue: Probe, commands: Commands) -> None:
@@ -223,12 +223,12 @@ def test_everybody_is_woken_where_all_queues_were_dropped(database: Database[Any
 
 def test_a_thread_that_waits_ends_with_its_driver(uri: str, clock: Clock) -> None:
     for _ in range(3):
-        driver = connect(uri, clock=clock)
+        driver = connect(uri, timeout=20.0, clock=clock)
         watch(Probe(driver.messages, clock))
 
         driver.close()
 
-        servers.eventually(lambda: not listeners(), seconds=2)
+        servers.eventually(lambda: not listeners(), seconds=3)
 
 
 def test_a_driver_that_is_closed_while_its_server_is_away_leaves_no_thread(uri: str, clock: Clock) -> None:
@@ -248,7 +248,7 @@ def test_a_watch_of_a_store_that_was_closed_does_nothing(driver: Driver, queue: 
     queue.store.watch(queue.address, bell)()
 
     assert bell.silent()
-    assert listeners() == []
+    servers.eventually(lambda: not listeners())
 
 
 def replaced(store: servers.Store, leader: servers.Process) -> bool:
