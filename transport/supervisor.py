@@ -48,7 +48,7 @@ def supervise(loaded: Loaded) -> int:
         # The one process that has a memory: store is its own janitor and notifier, and knows no websockets.
         parts=("api",) if settings.in_memory else PARTS,
         environ=loaded.environ(),
-        grace=settings.api.graceful_timeout + _MARGIN,
+        grace=max(settings.api.graceful_timeout, settings.websocket.graceful_timeout) + _MARGIN,
     ).run()
 
 

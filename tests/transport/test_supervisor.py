@@ -1,5 +1,6 @@
 """Processes: `hermod serve`, its parts, and how they start and end. Real processes, waited for by condition."""
 
+import asyncio
 import http.client
 import json
 import os
@@ -14,6 +15,7 @@ from typing import Any
 
 import psutil
 import pytest
+from aiohttp import ClientSession, WSMsgType
 
 DEADLINE = 40.0  # seconds; far more than anything here takes
 HEADERS = {
@@ -264,6 +266,29 @@ class TestServe:
         process.popen.kill()
         process.popen.wait()
         eventually(lambda: all(gone(one.pid) for one in process.family))
+
+    def test_clients_of_websockets_are_told_to_connect_again_when_it_ends(self, hermod):
+        bind = f"127.0.0.1:{free_port()}"
+        process, port = hermod("serve", HERMOD_WEBSOCKET_BIND=bind)
+        eventually(lambda: f"ws://{bind}" in process.text())
+
+        async def story() -> None:
+            async with ClientSession() as session, session.ws_connect(f"http://{bind}/") as client:
+                body = {"queue_name": "q", "ttl": 600}
+                await client.send_json({"action": "subscription_create", "headers": HEADERS, "body": body})
+                assert (await client.receive_json(timeout=DEADLINE))["headers"]["status"] == 201
+                messages = {"messages": [{"body": "hello", "ttl": 60}]}
+                assert (await asyncio.to_thread(ask, port, "POST", "/v2/queues/q/messages", messages))[
+                    0
+                ] == 201
+                assert (await client.receive_json(timeout=DEADLINE))["body"] == "hello"
+                process.popen.terminate()
+                assert (await client.receive(timeout=DEADLINE)).type is WSMsgType.CLOSE
+                assert client.close_code == 1012
+
+        asyncio.run(story())
+        assert process.ended() == 0
+        assert "Traceback" not in process.text()
 
     def test_a_store_in_memory_has_one_process(self, hermod):
         process, port = hermod("serve", "--store", "memory:")
