@@ -109,6 +109,8 @@ class Connection:
                 handled = await self._node.call(partial(self._session.handle, payload))
                 if isinstance(handled, Waiting):
                     handled = await self._wait(handled)
+                if handled.first is not None:
+                    handled.first()
                 await self._answer(handled.reply)
                 if handled.then is not None:
                     handled.then()
@@ -272,6 +274,7 @@ class Connection:
         """Pass no more messages on."""
         member = self._members.pop(subscription_id, None)
         if member is not None:
+            member.gone = True
             self._joining.pop(subscription_id).cancel()
             self._spawn(self._node.leave(member))
         holder = self._leases.pop(subscription_id, None)

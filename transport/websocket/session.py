@@ -109,6 +109,7 @@ class Handled:
 
     reply: Payload
     then: Callable[[], None] | None = None  # to be called when the reply is on its way
+    first: Callable[[], None] | None = None  # to be called before it is
 
 
 class Waiting(NamedTuple):
@@ -393,6 +394,8 @@ class Session:
                 {"subscription_id": subscription.id, "sequence": after.place - base, "gap": gap},
             ),
             partial(self.link.follow, attached, after, binary=frame.binary),
+            # Where it is this connection that had it, nothing of before may come between.
+            partial(self.link.forget, subscription.id),
         )
 
 

@@ -70,6 +70,7 @@ class Member:
         self.numbered = push is not None and push.resumable
         self.filter: Filter | None = parse(options["filter"]) if options.get("filter") else None
         self.told = self.position.place  # place of the last notice that it was told of
+        self.gone = False  # whether it is to be told nothing any more
         self.renew_at = 0.0  # monotonic seconds
         self.renewed()
 
@@ -80,7 +81,7 @@ class Member:
     def tell(self, pushed: Pushed, frames: Frames) -> None:
         """Pass a notice on, if it is new to this one and meant for it."""
         place = pushed.position.place
-        if place <= self.position.place:
+        if self.gone or place <= self.position.place:
             return
         if place > self.position.place + 1:  # what was between them is no longer kept
             self.told = place - 1

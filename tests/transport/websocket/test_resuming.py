@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from random import Random
 from typing import Any
 
 import pytest
@@ -470,3 +471,50 @@ def test_subscriptions_of_a_node_that_is_gone_end_unless_they_can_be_resumed():
             await scenario(w)
 
     run(start())
+
+
+async def read_on(client: Client, seen: int, count: int) -> int:
+    """Read some notifications, each of which must follow what was seen; return what was seen last."""
+    for _ in range(count):
+        frame = await client.notification()
+        assert (frame["previous"], frame["sequence"], frame["body"]) == (seen, seen + 1, seen)
+        seen += 1
+    return seen
+
+
+def test_whatever_clients_do_they_miss_nothing(monkeypatch):
+    """They come and go at two nodes, politely or not, or leave connections half open."""
+    monkeypatch.setattr(node_module, "_LOOK", 0.05)
+    total, crowd = 300, 12
+
+    async def wander(w: World, chance: Random) -> None:
+        client = await chance.choice(w.nodes).connect()
+        id_ = await client.subscribe(sequence=True)
+        seen = 0
+        while seen < total:
+            seen = await read_on(client, seen, min(total - seen, chance.randint(0, 30)))
+            match chance.randint(0, 3):
+                case 0:
+                    await client.close()
+                case 1:
+                    client.vanish()
+                case 2:
+                    pass  # it seems to be there still
+                case 3:
+                    answer = await resume(client, id_, seen)
+                    assert answer["gap"] is None
+                    client._pushed.clear()  # it was told before that it begins anew
+                    continue
+            client = await chance.choice(w.nodes).connect()
+            assert (await resume(client, id_, seen))["gap"] is None
+
+    async def scenario() -> None:
+        async with world(nodes=2) as w:
+            wanderers = [asyncio.create_task(wander(w, Random(number))) for number in range(crowd)]
+            await until(lambda: len(w.subscriptions()) == crowd)
+            for number in range(total):
+                await w.post(number)
+            await asyncio.gather(*wanderers)
+            assert len(w.subscriptions()) == crowd
+
+    run(scenario())
