@@ -1,9 +1,11 @@
-"""Who may begin, and who waits: bounds of what is under way at one subscriber, for one project, and altogether."""
+"""Who may begin, and who waits: bounds of what is under way at a subscriber, at a host, for a project, and altogether."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable, Hashable
+from weakref import WeakValueDictionary
 
 _FIRST = 4  # attempts at a subscriber of which nothing is known
 
@@ -121,6 +123,34 @@ class Shares:
     def _take(self, project: str) -> None:
         self._used[project] += 1
         self._free -= 1
+
+
+class Turns:
+    """Bounds how many are quick at once, so that they come one after the other; who is not holds nobody up."""
+
+    def __init__(self, most: int, *, quick: float) -> None:
+        """Take how many have a turn at a time, for each key, and how many seconds one lasts at most."""
+        self._most = most
+        self._quick = quick
+        self._places: WeakValueDictionary[Hashable, asyncio.Semaphore] = WeakValueDictionary()
+
+    async def take(self, key: Hashable) -> Callable[[], None]:
+        """Wait for a turn; return what ends it before its time, and does nothing after that."""
+        place = self._places.get(key)
+        if place is None:
+            place = self._places[key] = asyncio.Semaphore(self._most)
+        await place.acquire()
+        timer: asyncio.TimerHandle | None = None
+
+        def end() -> None:
+            nonlocal timer
+            if timer is not None:
+                timer.cancel()
+                timer = None
+                place.release()
+
+        timer = asyncio.get_running_loop().call_later(self._quick, end)
+        return end
 
 
 def _lower(counts: Counter[str], project: str) -> None:

@@ -185,7 +185,7 @@ class WebhookNotifier:
                 use_dns_cache=False,
                 socket_factory=guarded_sockets(settings.egress),
                 ssl=self._tls or True,
-                # The worker bounds what is under way. Here one who hangs would keep others on its host waiting.
+                # Whoever hangs would keep all others of its host waiting; the worker has better bounds.
                 limit=0,
                 keepalive_timeout=settings.keep_alive,
             )

@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from random import Random, SystemRandom
@@ -23,9 +24,9 @@ from weakref import WeakValueDictionary
 import msgspec
 import structlog
 
-from notifiers.breaker import Breaker, BreakerSettings, circuits_of
+from notifiers.breaker import Breaker, BreakerSettings, Circuit, circuits_of
 from notifiers.outcome import Delivery, Kind, Notifier, Outcome
-from notifiers.room import Gate, Shares
+from notifiers.room import Gate, Shares, Turns
 from queues.bodies import parse as parse_body
 from queues.errors import HermodError, StoreError
 from queues.filters import Filter
@@ -58,6 +59,8 @@ _GATHER = 0.01  # seconds that tickets have to gather in a busy box
 _PART = 500  # deliveries of a batch that are concluded together
 _PARTS = 32  # of them under way at once
 _BLOCKED = 1  # seconds after which what could not begin is looked at again
+_SPREAD = 25  # deliveries of a project without room that are looked at again in each second
+_QUICK = 0.1  # seconds after which an attempt holds up no other of its project at the same host
 _LAST_CALL = 600  # seconds that a last attempt looks for room at an endpoint that fails
 _HISTORY = 20  # attempts of a subscription that are noted at once at most
 _MARGIN = 5.0  # seconds that an attempt may take beyond its timeouts
@@ -72,7 +75,9 @@ class WorkerSettings:
     """How much a worker does at once."""
 
     in_flight: int = 1000  # deliveries under way, in this process; half of them for one project at most
-    per_subscriber: int = 32  # of them to one subscriber that is quick
+    per_subscriber: int = (
+        32  # of them to one subscriber that is quick; a project begins as many at a host at a time
+    )
     batch: int = 50  # tickets or deliveries leased at once at most
     backlog: int = 500  # deliveries that were taken and not begun, when no more is taken
     longest_pause: float = 30.0  # seconds between two looks at a store that fails, or has nothing
@@ -155,6 +160,7 @@ class Worker:
         self._random = random or SystemRandom()
         self._threads = ThreadPoolExecutor(16, thread_name_prefix="store")
         self._shares = Shares(settings.in_flight)
+        self._turns = Turns(settings.per_subscriber, quick=_QUICK)
         self._open = 0  # deliveries that were taken, and neither concluded nor left to a copy
         self._parts = asyncio.Semaphore(_PARTS)
         self._room = asyncio.Event()  # set while there are not too many of them
@@ -308,7 +314,13 @@ class Worker:
     async def _deliver_part(self, pool: str, jobs: Sequence[_Job]) -> None:
         kept, able = await self._put_off_stuck(jobs)
         attempts = {asyncio.create_task(self._attempt(job)): job for job in able}
-        done, waiting = await _wait(attempts, self._settings.patience)
+        try:
+            done, waiting = await _wait(attempts, self._settings.patience)
+        except asyncio.CancelledError:  # they would go on by themselves
+            for task in attempts:
+                task.cancel()
+            await asyncio.gather(*attempts, return_exceptions=True)
+            raise
         slow = [task for task in waiting if attempts[task].started]
         for task in slow:
             self._note_slow(attempts[task])
@@ -331,17 +343,20 @@ class Worker:
         """
         kept: list[tuple[PendingDelivery, int]] = []
         able: list[_Job] = []
-        behind: Counter[str] = Counter()
+        before: Counter[str] = Counter()  # of those that wait for the same
         longest = max(_BLOCKED, round(self._settings.timeout))
         for job in jobs:
-            id_ = job.subscription.id
+            id_, project = job.subscription.id, job.pending.address.project
             if id_ in self._gates and self._gates[id_].is_stuck():
-                kept += await self._put_off(job, min(_BLOCKED + behind[id_], longest))
-                behind[id_] += 1
-            elif self._shares.is_stuck(job.pending.address.project):
-                kept += await self._put_off(job, max(_BLOCKED, longest // 2))
+                wait = _BLOCKED + before[id_]
+                before[id_] += 1
+            elif self._shares.is_stuck(project):
+                wait = _BLOCKED + before[project] // _SPREAD
+                before[project] += 1
             else:
                 able.append(job)
+                continue
+            kept += await self._put_off(job, min(wait, longest))
         return kept, able
 
     async def _put_off(self, job: _Job, seconds: int) -> list[tuple[PendingDelivery, int]]:
@@ -440,15 +455,17 @@ class Worker:
     async def _attempt(self, job: _Job) -> Outcome:
         """Make one attempt, when there is room for it."""
         gate, project = self._gate(job), job.pending.address.project
+        circuits = circuits_of(job.subscription.id, job.subscription.subscriber)
         await gate.enter()
         quick: bool | None = None
         try:
-            await self._shares.enter(project)
-            try:
+            with ExitStack() as stack:
+                if circuits:
+                    stack.callback(await self._turns.take((project, circuits[0])))
+                await self._shares.enter(project)
+                stack.callback(lambda: self._shares.leave(project, slow=job.slow))
                 job.started = time.monotonic()
-                outcome = await self._guarded(job)
-            finally:
-                self._shares.leave(project, slow=job.slow)
+                outcome = await self._guarded(job, circuits)
             quick = None if job.rest else outcome.kind is not Kind.RETRY
         except Exception:  # a mistake of ours, which must not cost others their messages
             _log.exception("an attempt broke down", subscription=job.subscription.id)
@@ -464,12 +481,11 @@ class Worker:
             gate = self._gates[job.subscription.id] = Gate(self._settings.per_subscriber)
         return gate
 
-    async def _guarded(self, job: _Job) -> Outcome:
+    async def _guarded(self, job: _Job, circuits: Sequence[Circuit]) -> Outcome:
         """Make an attempt, unless the endpoint has failed so often that it is left alone for a while.
 
         The last one is made all the same: nothing is given up untried.
         """
-        circuits = circuits_of(job.subscription.id, job.subscription.subscriber)
         wait = self._breaker.admit(*circuits)
         if wait > 0:
             job.out_of_turn = job.taken >= self._last_due(job)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+import notifiers.worker as module
 from notifiers.egress import EgressPolicy
 from notifiers.outcome import Delivery, Kind, Outcome
 from notifiers.webhook import WebhookNotifier, WebhookSettings
@@ -75,19 +76,21 @@ def post(service: Service, address: Address, number: int) -> None:
 
 @asynccontextmanager
 async def working(service: Service, notifier: Timed) -> AsyncIterator[None]:
-    settings = WorkerSettings(in_flight=ROOM)
+    settings, stop = WorkerSettings(in_flight=ROOM), asyncio.Event()
     worker = Worker(service.deliveries, service.subscriptions, service.pushes, notifier, settings)
-    task = asyncio.create_task(worker.run(asyncio.Event()))
+    task = asyncio.create_task(worker.run(stop))
     try:
         yield
-    finally:  # not by an event, for what hangs would be waited for
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        await notifier.close()
+    finally:
+        stop.set()
+        await asyncio.wait_for(task, PATIENCE)
 
 
 @pytest.mark.parametrize("where", ["one host", "other hosts"])
-def test_e5_a_tenant_whose_subscribers_hang_delays_no_other(service: Service, where: str) -> None:
+def test_e5_a_tenant_whose_subscribers_hang_delays_no_other(
+    service: Service, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_END", 0.1)  # what hangs is not waited for
     receiver, notifier, ages = Receiver(), Timed(), []
 
     async def quick_one(number: int) -> float:

@@ -3,7 +3,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from notifiers.room import Gate, Shares
+from notifiers.room import Gate, Shares, Turns
 
 
 def run(story: Callable[[], Awaitable[None]]) -> None:
@@ -14,10 +14,10 @@ def run(story: Callable[[], Awaitable[None]]) -> None:
     asyncio.run(bounded())
 
 
-async def admitted(*entries: Awaitable[None]) -> list[asyncio.Task[None]]:
+async def admitted(*entries: Awaitable[object]) -> list[asyncio.Task[None]]:
     """Let all of them try to enter; return the tasks, of which some are done."""
 
-    async def enter(entry: Awaitable[None]) -> None:
+    async def enter(entry: Awaitable[object]) -> None:
         await entry
 
     tasks = [asyncio.create_task(enter(entry)) for entry in entries]
@@ -196,5 +196,51 @@ class TestShares:
             assert not shares.is_stuck("a")
             await shares.enter("a")
             assert not shares.is_stuck("a")  # three of the four are quick
+
+        run(story)
+
+
+class TestTurns:
+    def test_the_quick_come_one_after_the_other(self):
+        async def story() -> None:
+            turns, under_way, most = Turns(3, quick=20), 0, 0
+
+            async def work() -> None:
+                nonlocal under_way, most
+                end = await turns.take("a")
+                under_way += 1
+                most = max(most, under_way)
+                await asyncio.sleep(0)
+                under_way -= 1
+                end()
+                end()  # which changes nothing
+
+            await asyncio.gather(*(work() for _ in range(20)))
+            assert most == 3
+
+        run(story)
+
+    def test_who_takes_his_time_holds_nobody_up(self):
+        async def story() -> None:
+            turns = Turns(2, quick=0.01)
+            ends = [await turns.take("a") for _ in range(7)]
+            for end in ends:
+                end()
+            tasks = await admitted(*(turns.take("a") for _ in range(3)))
+            assert inside(tasks) == 2
+            await give_up(tasks)
+
+        run(story)
+
+    def test_each_has_its_own(self):
+        async def story() -> None:
+            turns = Turns(1, quick=20)
+            end, other = await turns.take("a"), await turns.take("b")
+            tasks = await admitted(turns.take("a"))
+            assert inside(tasks) == 0
+            other()
+            assert inside(tasks) == 0
+            end()
+            await tasks[0]
 
         run(story)
