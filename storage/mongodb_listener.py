@@ -45,7 +45,7 @@ class MongoListener:
         self._link = link
         self._wakeups = Wakeups(self._begun, self._ended)
         self._watched: set[Address] = set()
-        self._since = 0.0  # when there were none, by the monotonic clock
+        self._since = 0.0  # since when there are none, by the monotonic clock
         self._pause = _PAUSE
         self._closed = Event()
         self._lock = Lock()  # guards what follows
