@@ -60,7 +60,7 @@ class Desk:
         """Post messages and take the tickets of them."""
         drafts = [Draft(body=json.dumps(body).encode(), **members) for body in bodies]
         self.service.messages.post(Caller(project=address.project, client_id="x"), address, drafts)
-        found = []
+        found: list[Ticket] = []
         for batch in take(self.service.deliveries):
             found += batch.tickets
             self.service.deliveries.settle(batch, [ticket.id for ticket in batch.tickets])

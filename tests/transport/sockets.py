@@ -25,7 +25,12 @@ from transport.websocket.session import LeaseWish, Session, Waiting
 
 ABSENT: Any = object()  # in place of a member that is not there
 ENCODINGS = ["json", "msgpack"]
-NOBODY_KNOWS: dict[str, Any] = {"action": None, "body": {}, "headers": {}, "api": "v2"}  # the echo of what cannot be read
+NOBODY_KNOWS: dict[str, Any] = {
+    "action": None,
+    "body": {},
+    "headers": {},
+    "api": "v2",
+}  # the echo of what cannot be read
 
 
 class Told(NamedTuple):

@@ -86,7 +86,11 @@ def serving(folder: Path, **settings: str) -> Iterator[Server]:
     command = [sys.executable, "-m", "transport", "api", "--admin", "--bind", f"127.0.0.1:{server.port}"]
     command += ["--store", f"sqlite:///{folder}/hermod.db"]
     environ = {name: value for name, value in os.environ.items() if not name.startswith("HERMOD_")}
-    environ |= {"HERMOD_SIGNED_URL_SECRET_KEYS": "a key of the tests", "HERMOD_LOG_LEVEL": "debug", **settings}
+    environ |= {
+        "HERMOD_SIGNED_URL_SECRET_KEYS": "a key of the tests",
+        "HERMOD_LOG_LEVEL": "debug",
+        **settings,
+    }
     with server.log.open("wb") as log:
         process = subprocess.Popen(command, cwd=folder, env=environ, stdout=log, stderr=log)
         try:
