@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from random import Random
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from queues.errors import StoreUnavailable
 from queues.models import Address
 from queues.service import claims
-from tests.transport.websocket.live import PROJECT, Client, Document, hold, run, until, world
+from tests.transport.websocket.live import PROJECT, Client, Document, World, hold, run, until, world
 from transport.websocket import leases
 
 HOME = Address(project=PROJECT, queue="q")
@@ -322,5 +323,78 @@ def test_a_store_that_fails_is_asked_again(monkeypatch):
             await client.subscribe(mode="claim")
             assert bodies(await leased(client, 1)) == [1]
             assert not failures
+
+    run(scenario())
+
+
+async def work(w: World, chance: Random, done: list[Any], total: int) -> None:
+    """Be done with messages, give them back, or come and go with some in hand."""
+    credit, held = 3, list[Document]()
+    client = await chance.choice(w.nodes).connect()
+    id_ = await client.subscribe(mode="claim", credit=credit)
+    while len(done) < total:
+        if len(held) < credit and (not held or chance.random() < 0.5):
+            held += await leased(client, 1)
+        frame = held.pop(chance.randrange(len(held)))
+        match chance.randint(0, 9):
+            case 0:
+                await give_back(client, frame)
+                continue
+            case 1:
+                client.vanish()
+            case 2:
+                await client.close()
+            case 3:
+                await client.do("subscription_delete", 204, queue_name="q", subscription_id=id_)
+            case _:
+                await ack(client, frame)
+                done.append(frame["message"]["body"])
+                continue
+        held.clear()
+        client = await chance.choice(w.nodes).connect()
+        id_ = await client.subscribe(mode="claim", credit=credit)
+
+
+def test_whatever_clients_do_every_message_is_done_once():
+    total = 200
+
+    async def scenario() -> None:
+        async with world(nodes=2, notifying=False) as w:
+            done: list[Any] = []
+            workers = [asyncio.create_task(work(w, Random(number), done, total)) for number in range(6)]
+            for number in range(total):
+                await w.post(number)
+            await until(lambda: len(done) >= total or any(worker.done() for worker in workers))
+            for worker in workers:
+                worker.cancel()
+            ends = await asyncio.gather(*workers, return_exceptions=True)
+            assert not [end for end in ends if isinstance(end, Exception)]
+            assert sorted(done) == list(range(total))
+
+    run(scenario())
+
+
+def test_a_lease_that_nobody_could_give_back_ends_by_itself(monkeypatch):
+    """As it does where a node is killed."""
+
+    async def scenario() -> None:
+        async with world(nodes=2) as w:
+            client = await w.connect()
+            await client.subscribe(mode="claim", claim_ttl=60)
+            await w.post("a")
+            await leased(client, 1)
+
+            def fail(*_: object, **__: object) -> None:
+                raise StoreUnavailable
+
+            monkeypatch.setattr(w.nodes[0].service.claims, "release", fail)
+            client.vanish()
+            await until(lambda: not w.nodes[0].node._connections)
+            assert w.free() == 0
+            w.clock.advance(60)
+            other = await w.nodes[1].connect()
+            await other.subscribe(mode="claim")
+            (again,) = await leased(other, 1)
+            assert (again["message"]["body"], again["message"]["claim_count"]) == ("a", 2)
 
     run(scenario())
