@@ -572,8 +572,8 @@ def test_a_message_with_a_number_that_no_float_holds_is_explained(socket: Socket
     assert check_reply(socket.send(post_frame('{"body": 1e400, "ttl": "x"}'))).status == 400
 
 
-def test_a_post_has_a_greatest_size(socket: Socket) -> None:
-    """The text of the messages is what counts, whatever stands around it."""
+def test_g4_a_post_has_a_greatest_size(socket: Socket) -> None:
+    """The text of the messages is what counts, as JSON, whatever stands around it."""
     small = [{"body": "some body", "ttl": 100}] * 8000
     told = socket.do("message_post", queue_name="q1", messages=small)
     assert (told.status, told.body["error"]) == (400, None)

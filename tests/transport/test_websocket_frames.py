@@ -35,7 +35,7 @@ def text(open_api) -> Socket:
 # --- section 2: envelopes
 
 
-def test_a_reply_repeats_the_request(socket: Socket) -> None:
+def test_g7_a_reply_repeats_the_request(socket: Socket) -> None:
     asked = request("queue_create", {"queue_name": "kitkat"}, {**HEADERS, "User-Agent": "tests"})
 
     assert socket.send(written(asked, socket.encoding)) == {
@@ -61,7 +61,7 @@ def test_unknown_members_are_allowed_and_not_repeated(socket: Socket) -> None:
     assert check_reply(reply) == (200, {"queues": []})
 
 
-def test_a_body_is_repeated_to_the_letter(text: Socket) -> None:
+def test_g7_a_body_is_repeated_to_the_letter(text: Socket) -> None:
     """Not as it was understood: numbers, escapes and order stay."""
     body = '{ "queue_name": "q1", "messages": [ {"ttl":60, "body": 1.50e+3}, {"body":"\\u00e9"} ] }'
     asked = f'{{"action": "message_post", "headers": {json.dumps(HEADERS)}, "body": {body}}}'
