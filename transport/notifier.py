@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import resource
 import signal
 import threading
 from typing import TYPE_CHECKING
 
 import structlog
 
+from transport.files import allow_files
 from transport.wiring import notifier_worker
 
 if TYPE_CHECKING:
     from transport.service import Service
 
 _END = 20.0  # seconds that deliveries may take to end with their process
-_OTHER_FILES = 256  # files that a notifier has open besides the connections of its deliveries
 
 _log = structlog.get_logger()
 
@@ -26,23 +25,11 @@ def run(service: Service) -> None:
     asyncio.run(_serve(service))
 
 
-def allow_files(deliveries: int) -> None:
-    """Let this process open as many files as the system lets it, and say so if that is too few.
-
-    A soft limit of 1024, which is usual, is less than a notifier's deliveries need; beyond it they fail.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    if hard != resource.RLIM_INFINITY and hard < deliveries + _OTHER_FILES:
-        _log.warning("too few files may be open for notifier.concurrency", files=hard, concurrency=deliveries)
-
-
 async def _serve(service: Service) -> None:
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    allow_files(service.settings.notifier.concurrency)
+    allow_files(service.settings.notifier.concurrency, "notifier.concurrency")
     _log.info("delivering")
     await notifier_worker(service).run(stop)
 
@@ -73,7 +60,7 @@ class NotifierThread:
         asyncio.run(self._work())
 
     async def _work(self) -> None:
-        allow_files(self._service.settings.notifier.concurrency)
+        allow_files(self._service.settings.notifier.concurrency, "notifier.concurrency")
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         self._ready.set()
         await notifier_worker(self._service).run(self._stop)

@@ -14,6 +14,7 @@ from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
 from gunicorn.glogging import Logger  # type: ignore[import-untyped]
 
 from queues.errors import HermodError, StoreUnavailable
+from transport.files import allow_files
 
 # Imported before the fork, so that the workers share the memory and start at once.
 from transport.wiring import open_service
@@ -57,6 +58,11 @@ class GunicornServer(BaseApplication):  # type: ignore[misc]
     def options(self) -> Mapping[str, object]:
         """Return what is special about this service, by gunicorn's names."""
 
+    @property
+    @abstractmethod
+    def connections_setting(self) -> str:
+        """The setting that says how many connections a worker may have."""
+
     @abstractmethod
     def application(self, service: Service) -> Callable[..., object]:
         """Build the application of a worker."""
@@ -77,6 +83,7 @@ class GunicornServer(BaseApplication):  # type: ignore[misc]
             log.error("a worker cannot start", reason=str(error))  # noqa: TRY400 - expected, so no traceback
             raise SystemExit(Arbiter.APP_LOAD_ERROR) from error
         self.opened.callback(service.close)
+        allow_files(self.cfg.worker_connections, self.connections_setting)
         return self.application(service)
 
     def _announce(self, arbiter: Any) -> None:  # noqa: ANN401 - gunicorn has no types

@@ -9,6 +9,8 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from gunicorn.asgi import websocket as gunicorn_websocket  # type: ignore[import-untyped]
+from gunicorn.asgi.protocol import ASGIProtocol  # type: ignore[import-untyped]
+from gunicorn.workers import gasgi as gunicorn_worker  # type: ignore[import-untyped]
 from gunicorn.workers.gasgi import ASGIWorker  # type: ignore[import-untyped]
 
 from transport.server import GunicornServer
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
     from transport.settings import Settings
 
 _MARGIN = 65536  # bytes that a frame may have beside the messages in it
+_HANDSHAKE = 10.0  # seconds that a client has to become one
+_PONG = 0xA
+_MOST_UNREAD = 1024 * 1024  # bytes that may wait to be sent when one more ping is answered
 _FLUSH = 1.0  # seconds that a client has to take what was sent before its connection was closed
 _PINGS = 2  # intervals of silence after which a client is given up
 _AS_CODE = 3000  # that falcon adds to a status to have a code by which a connection is refused
@@ -56,6 +61,11 @@ class WebsocketServer(GunicornServer):
             "asgi_lifespan": "on",
         }
 
+    @property
+    def connections_setting(self) -> str:
+        """The setting that says how many connections a worker may have."""
+        return "websocket.connections"
+
     def application(self, service: Service) -> Callable[..., object]:
         """Build the application of a worker."""
         self.node = Node(service)
@@ -68,8 +78,9 @@ class SocketWorker(ASGIWorker):  # type: ignore[misc]
     def init_process(self) -> None:
         """Have connections speak by our rules too."""
         SocketProtocol.ping_interval = self.app.settings.websocket.ping_interval
-        # gunicorn looks the class up when a client connects, and has no other place to say which.
+        # gunicorn looks the classes up when a client connects, and has no other place to say which.
         gunicorn_websocket.WebSocketProtocol = SocketProtocol
+        gunicorn_worker.ASGIProtocol = BoundedProtocol
         super().init_process()
 
     def handle_exit_signal(self) -> None:
@@ -77,6 +88,26 @@ class SocketWorker(ASGIWorker):  # type: ignore[misc]
         super().handle_exit_signal()
         if self.app.node is not None:
             self._drain = self.loop.create_task(self.app.node.drain())
+
+
+class BoundedProtocol(ASGIProtocol):  # type: ignore[misc]
+    """A connection before its handshake: there are no more of them than fit, and none takes its time."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        """Take it, or not."""
+        super().connection_made(transport)
+        if self.worker.nr_conns > self.worker.worker_connections:
+            transport.abort()
+        self._late = self.worker.loop.call_later(_HANDSHAKE, self._give_up)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Let go of it."""
+        self._late.cancel()
+        super().connection_lost(error)
+
+    def _give_up(self) -> None:
+        if self._websocket is None:
+            self.transport.abort()
 
 
 class SocketProtocol(gunicorn_websocket.WebSocketProtocol):  # type: ignore[misc]
@@ -110,6 +141,13 @@ class SocketProtocol(gunicorn_websocket.WebSocketProtocol):  # type: ignore[misc
         if message["type"] == "websocket.close" and self.accepted:
             # Closing waits for the client to read; one that does not is not waited for.
             asyncio.get_running_loop().call_later(_FLUSH, self.transport.abort)
+
+    async def _send_frame(self, opcode: int, payload: str | bytes) -> None:
+        # Nothing waits for a client to read the answers to its pings.
+        if opcode == _PONG and self.transport.get_write_buffer_size() > _MOST_UNREAD:
+            self.transport.abort()
+            return
+        await super()._send_frame(opcode, payload)
 
     def _unmask(self, payload: bytes, masking_key: bytes) -> bytes:
         """Apply the mask to all bytes at once: gunicorn does it one by one."""

@@ -50,6 +50,11 @@ class RestServer(GunicornServer):
             "keepalive": api.keepalive,
         }
 
+    @property
+    def connections_setting(self) -> str:
+        """The setting that says how many connections a worker may have, beside a thousand."""
+        return "api.waiters"
+
     def application(self, service: Service) -> Callable[..., object]:
         """Build the application of a worker."""
         self._service = service

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -15,6 +15,7 @@ from queues.models import Role
 from tests.transport.websocket.live import PROJECT, Client, World, hold, run, until, world
 from transport.websocket import connection as connection_module
 from transport.websocket import node as node_module
+from transport.websocket import server as server_module
 from transport.websocket import streams
 
 ONCE = {"Connection": "close"}
@@ -104,6 +105,42 @@ def test_subscriptions_beyond_the_bound_are_refused_until_one_ends():
             await client.do("subscription_resume", 400, queue_name="q", subscription_id=id_, sequence=9)
             await client.do("subscription_delete", 204, queue_name="q", subscription_id=id_)
             await client.subscribe("s")
+
+    run(scenario())
+
+
+def test_who_does_not_become_a_client_in_time_is_dropped(monkeypatch):
+    monkeypatch.setattr(server_module, "_HANDSHAKE", 0.2)
+
+    async def scenario() -> None:
+        async with world() as w:
+            client = await w.connect()
+            for said in (b"", b"GET / HTTP/1.1\r\nHost: h\r\n", b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"):
+                reader, writer = await asyncio.open_connection("127.0.0.1", w.nodes[0].port)
+                writer.write(said)
+                with suppress(ConnectionError):
+                    while await asyncio.wait_for(reader.read(1000), 10):
+                        pass
+                writer.close()
+            await until(lambda: w.nodes[0].worker.nr_conns == 1)
+            await client.do("ping_node", 204)
+
+    run(scenario())
+
+
+def test_connections_that_are_no_clients_are_bounded_too(monkeypatch):
+    async def scenario() -> None:
+        async with world(websocket={"connections": 2}) as w, AsyncExitStack() as stack:
+            client = await w.connect()
+            w.nodes[0].worker.worker_connections = 5
+            dropped = 0
+            for _ in range(8):
+                reader, writer = await asyncio.open_connection("127.0.0.1", w.nodes[0].port)
+                stack.callback(writer.close)
+                with suppress(TimeoutError, ConnectionError):
+                    dropped += not await asyncio.wait_for(reader.read(1), 0.05)
+            assert w.nodes[0].worker.nr_conns == 5
+            await client.do("ping_node", 204)
 
     run(scenario())
 
@@ -212,6 +249,21 @@ def test_g5_a_consumer_that_never_reads_is_not_waited_for():
             await flood(w, other)
             await until(lambda: len(w.nodes[0].node._connections) == 1)
             await until(lambda: w.nodes[0].worker.nr_conns == 1)
+
+    run(scenario())
+
+
+def test_a_client_that_pings_and_never_reads_is_dropped(monkeypatch):
+    monkeypatch.setattr(server_module, "_MOST_UNREAD", 2**16)
+
+    async def scenario() -> None:
+        async with world() as w, lazy(w) as client:
+            transport = client.socket._writer.transport
+            ping = b"\x89\xfd" + bytes(4) + b"x" * 125
+            while not transport.is_closing():
+                transport.write(ping * 100)
+                await asyncio.sleep(0)
+            await until(lambda: not w.nodes[0].node._connections)
 
     run(scenario())
 

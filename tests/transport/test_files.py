@@ -1,4 +1,4 @@
-"""The notifier's process."""
+"""How many files a process may have open."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from structlog.testing import capture_logs
 
-from transport.notifier import allow_files
+from transport.files import allow_files
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def hard() -> Iterator[int]:
 def test_as_many_files_may_be_open_as_the_system_allows(hard: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
     with capture_logs() as lines:
-        allow_files(1000)
+        allow_files(1000, "some.setting")
 
     assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
     assert lines == []
@@ -30,6 +30,6 @@ def test_as_many_files_may_be_open_as_the_system_allows(hard: int) -> None:
 
 def test_too_few_files_are_worth_a_warning(hard: int) -> None:
     with capture_logs() as lines:
-        allow_files(hard)
+        allow_files(hard, "some.setting")
 
-    assert [line["log_level"] for line in lines] == ["warning"]
+    assert [(line["log_level"], line["setting"]) for line in lines] == [("warning", "some.setting")]
