@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple, TypeAlias
 
 from yarl import URL
@@ -74,6 +75,8 @@ class Breaker:
 
         Once a pause is over one attempt is let through, and the others wait for what becomes of it.
         """
+        if not self._states:  # as mostly
+            return 0.0
         wait = max((self._wait(circuit) for circuit in circuits), default=0.0)
         if not wait:
             for circuit in circuits:
@@ -82,6 +85,8 @@ class Breaker:
 
     def report(self, outcome: Outcome | None, *circuits: Circuit) -> None:
         """Take note of how an attempt ended, admitted or not; None where it was given up half-way."""
+        if not self._states and outcome is not None and outcome.kind is Kind.DELIVERED:
+            return
         for circuit in circuits:
             works = None if outcome is None else works_after(outcome, circuit)
             if works:
@@ -130,6 +135,7 @@ class Breaker:
             state.probing = False
 
 
+@lru_cache(maxsize=10_000)
 def circuits_of(subscription_id: str, subscriber: str) -> tuple[Circuit, ...]:
     """Return the circuits that deliveries to a webhook go through; none for other URIs."""
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable, Hashable
 from weakref import WeakValueDictionary
 
@@ -67,13 +66,14 @@ class Shares:
 
     def __init__(self, most: int) -> None:
         self._free = most
-        self._used: Counter[str] = Counter()  # by project
-        self._slow: Counter[str] = Counter()  # of these, those that take their time
+        self._used: dict[str, int] = {}  # by project
+        self._slow: dict[str, int] = {}  # of these, those that take their time
         self._waiting: dict[str, dict[asyncio.Future[None], None]] = {}
 
     def is_stuck(self, project: str) -> bool:
         """Whether there is no room for a project, nor any in sight, by its own doing."""
-        return not self._fits(project) and 2 * self._slow[project] >= self._used[project] > 0
+        used, slow = self._used.get(project, 0), self._slow.get(project, 0)
+        return used >= self._free and 2 * slow >= used > 0
 
     async def enter(self, project: str) -> None:
         """Wait for room."""
@@ -95,7 +95,7 @@ class Shares:
 
     def slow(self, project: str) -> None:
         """Note that an attempt takes its time."""
-        self._slow[project] += 1
+        self._slow[project] = self._slow.get(project, 0) + 1
 
     def leave(self, project: str, *, slow: bool = False) -> None:
         """Make room; `slow` says whether that was noted."""
@@ -103,8 +103,9 @@ class Shares:
         _lower(self._used, project)
         if slow:
             _lower(self._slow, project)
-        for other in list(self._waiting):
-            self._admit(other)
+        if self._waiting:
+            for other in list(self._waiting):
+                self._admit(other)
 
     def _admit(self, project: str) -> None:
         line = self._waiting[project]
@@ -118,10 +119,10 @@ class Shares:
             del self._waiting[project]
 
     def _fits(self, project: str) -> bool:
-        return self._used[project] < self._free
+        return self._used.get(project, 0) < self._free
 
     def _take(self, project: str) -> None:
-        self._used[project] += 1
+        self._used[project] = self._used.get(project, 0) + 1
         self._free -= 1
 
 
@@ -132,28 +133,73 @@ class Turns:
         """Take how many have a turn at a time, for each key, and how many seconds one lasts at most."""
         self._most = most
         self._quick = quick
-        self._places: WeakValueDictionary[Hashable, asyncio.Semaphore] = WeakValueDictionary()
+        self._places: WeakValueDictionary[Hashable, _Place] = WeakValueDictionary()
 
     async def take(self, key: Hashable) -> Callable[[], None]:
         """Wait for a turn; return what ends it before its time, and does nothing after that."""
         place = self._places.get(key)
         if place is None:
-            place = self._places[key] = asyncio.Semaphore(self._most)
-        await place.acquire()
-        timer: asyncio.TimerHandle | None = None
-
-        def end() -> None:
-            nonlocal timer
-            if timer is not None:
-                timer.cancel()
-                timer = None
-                place.release()
-
-        timer = asyncio.get_running_loop().call_later(self._quick, end)
-        return end
+            place = self._places[key] = _Place(self._most, self._quick)
+        return await place.take()
 
 
-def _lower(counts: Counter[str], project: str) -> None:
+class _Place:
+    """The turns of one key. As long as nobody waits, none is ended but by who has it."""
+
+    def __init__(self, most: int, quick: float) -> None:
+        self._most = most
+        self._quick = quick
+        self._loop = asyncio.get_running_loop()
+        self._begun: dict[object, float] = {}  # turns, and when they began; the oldest first
+        self._waiting: dict[asyncio.Future[None], None] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def take(self) -> Callable[[], None]:
+        """Wait for a turn; return what ends it."""
+        turn = self._loop.create_future()
+        if len(self._begun) < self._most and not self._waiting:
+            self._begun[turn] = self._loop.time()
+            return lambda: self._end(turn)
+        self._waiting[turn] = None
+        self._watch()
+        try:
+            await turn
+        except asyncio.CancelledError:
+            self._waiting.pop(turn, None)
+            self._end(turn)
+            raise
+        return lambda: self._end(turn)
+
+    def _end(self, turn: object) -> None:
+        if self._begun.pop(turn, None) is not None:
+            self._admit()
+
+    def _admit(self) -> None:
+        while self._waiting and len(self._begun) < self._most:
+            turn = next(iter(self._waiting))
+            del self._waiting[turn]
+            if not turn.done():
+                self._begun[turn] = self._loop.time()
+                turn.set_result(None)
+
+    def _watch(self) -> None:
+        """See to it that somebody who waits gets the oldest turn when its time is over."""
+        if self._timer is None and self._waiting:
+            over = next(iter(self._begun.values())) + self._quick
+            self._timer = self._loop.call_at(over, self._expire)
+
+    def _expire(self) -> None:
+        self._timer = None
+        over = self._loop.time() - self._quick
+        for turn, begun in list(self._begun.items()):
+            if begun > over:
+                break
+            del self._begun[turn]
+        self._admit()
+        self._watch()
+
+
+def _lower(counts: dict[str, int], project: str) -> None:
     counts[project] -= 1
     if not counts[project]:
         del counts[project]

@@ -14,7 +14,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from random import Random, SystemRandom
@@ -459,13 +458,12 @@ class Worker:
         await gate.enter()
         quick: bool | None = None
         try:
-            with ExitStack() as stack:
-                if circuits:
-                    stack.callback(await self._turns.take((project, circuits[0])))
-                await self._shares.enter(project)
-                stack.callback(lambda: self._shares.leave(project, slow=job.slow))
-                job.started = time.monotonic()
-                outcome = await self._guarded(job, circuits)
+            end_turn = await self._turns.take((project, circuits[0])) if circuits else None
+            try:
+                outcome = await self._within_share(job, project, circuits)
+            finally:
+                if end_turn is not None:
+                    end_turn()
             quick = None if job.rest else outcome.kind is not Kind.RETRY
         except Exception:  # a mistake of ours, which must not cost others their messages
             _log.exception("an attempt broke down", subscription=job.subscription.id)
@@ -473,6 +471,14 @@ class Worker:
         finally:
             gate.leave(quick=quick)
         return outcome
+
+    async def _within_share(self, job: _Job, project: str, circuits: Sequence[Circuit]) -> Outcome:
+        await self._shares.enter(project)
+        try:
+            job.started = time.monotonic()
+            return await self._guarded(job, circuits)
+        finally:
+            self._shares.leave(project, slow=job.slow)
 
     def _gate(self, job: _Job) -> Gate:
         """Return the gate of a subscription; it lasts as long as somebody holds it."""
