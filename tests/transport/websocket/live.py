@@ -353,7 +353,7 @@ async def world(
     """Run nodes, and a notifier, until the block is over."""
     wanted = Settings(store=uri, **settings)
     clock = Clock()
-    driver = connect(uri, timeout=5.0, clock=clock)
+    driver = connect(uri, timeout=wanted.storage.timeout, clock=clock)
     async with AsyncExitStack() as stack:
         stack.callback(driver.close)
         session = await stack.enter_async_context(ClientSession(connector=TCPConnector(limit=0)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import threading
 import time
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -427,3 +428,27 @@ def test_a_node_lets_go_of_queues_that_nobody_listens_to():
             await scenario(w)
 
     run(start())
+
+
+def test_queues_may_live_in_pools_and_move(tmp_path):
+    async def scenario() -> None:
+        async with world(nodes=2, pooling=True) as w:
+            for number in (1, 2):
+                w.service.pools.put(f"p{number}", uri=f"sqlite:///{tmp_path}/{number}.db", weight=1)
+            clients = [await node.connect() for node in w.nodes]
+            for client in clients:
+                await client.subscribe(sequence=True)
+            home = Address(project=PROJECT, queue="q")
+            queue = w.service.queues.find(home)
+            assert queue is not None
+            await w.post(1)
+            assert [await client.bodies(1) for client in clients] == [[1], [1]]
+
+            target = "p2" if queue.pool == "p1" else "p1"
+            moved = await asyncio.to_thread(w.service.moving.move, home, target, stop=threading.Event())
+            assert moved is not None
+            await w.post(2)
+
+            assert [await client.bodies(1) for client in clients] == [[2], [2]]
+
+    run(scenario())

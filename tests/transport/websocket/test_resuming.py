@@ -6,12 +6,15 @@ import asyncio
 from collections.abc import Sequence
 from random import Random
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from aiohttp import WSMsgType
 
 from queues.errors import StoreUnavailable
 from queues.models import Address
+from tests import servers
+from tests.acceptance.faults import Proxy
 from tests.transport.websocket.live import PROJECT, Client, Document, World, run, until, world
 from transport.websocket import node as node_module
 from transport.websocket import streams
@@ -518,3 +521,40 @@ def test_whatever_clients_do_they_miss_nothing(monkeypatch):
             assert len(w.subscriptions()) == crowd
 
     run(scenario())
+
+
+@pytest.mark.parametrize("fault", ["refuse", "hold"])
+def test_a_store_that_is_away_for_a_while_costs_nobody_a_message(fault, tmp_path, monkeypatch):
+    monkeypatch.setattr(streams, "_LONGEST_PAUSE", 0.2)
+    uri = servers.redis_uri(tmp_path)
+    port = urlsplit(uri).port
+    assert port is not None
+
+    async def scenario(way: Proxy) -> None:
+        async with world(uri.replace(f":{port}", f":{way.port}", 1), storage={"timeout": 1.0}) as w:
+            client, other = await w.connect(), await w.connect()
+            await client.subscribe(sequence=True)
+            await other.subscribe()
+            await w.post("before")
+            assert await numbered(client, 1) == [(1, 0, "before")]
+
+            await asyncio.to_thread(getattr(way, fault))
+            refused = await other.ask("message_post", queue_name="q", messages=[{"body": "lost"}])
+            assert refused["headers"]["status"] == 503
+            await asyncio.to_thread(way.forward)
+
+            async def posted() -> bool:
+                answer = await other.ask("message_post", queue_name="q", messages=[{"body": "after"}])
+                return bool(answer["headers"]["status"] == 201)
+
+            async with asyncio.timeout(15):
+                while not await posted():
+                    pass
+            seen, body = 1, "before"
+            while body != "after":  # what was refused may have been stored all the same
+                ((sequence, previous, body),) = await numbered(client, 1)
+                assert (sequence, previous) == (seen + 1, seen)
+                seen = sequence
+
+    with Proxy(port) as way:
+        run(scenario(way))
