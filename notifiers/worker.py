@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections import Counter
 from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -58,8 +57,11 @@ _GATHER = 0.01  # seconds that tickets have to gather in a busy box
 _PART = 500  # deliveries of a batch that are concluded together
 _PARTS = 32  # of them under way at once
 _BLOCKED = 1  # seconds after which what could not begin is looked at again
-_SPREAD = 25  # deliveries of a project without room that are looked at again in each second
+_PACE = 100  # of a project's in a second at most
+_MOST_LOOKS = 1000  # projects of which it is remembered
+_LONGEST_WAIT = 300.0  # seconds; where there are more than that makes, they come faster
 _QUICK = 0.1  # seconds after which an attempt holds up no other of its project at the same host
+_STAGGER = (1.0, 1.2)  # of a pause, until what waits for its end comes back
 _LAST_CALL = 600  # seconds that a last attempt looks for room at an endpoint that fails
 _HISTORY = 20  # attempts of a subscription that are noted at once at most
 _MARGIN = 5.0  # seconds that an attempt may take beyond its timeouts
@@ -167,6 +169,9 @@ class Worker:
         self._gates: WeakValueDictionary[str, Gate] = WeakValueDictionary()
         self._tasks: set[asyncio.Task[None]] = set()
         self._bells: set[asyncio.Event] = set()  # rung where there may be something to do
+        self._next_looks: dict[
+            str, float
+        ] = {}  # by project: when the last of those without room is looked at
         self._news: dict[tuple[Address, str], _News] = {}
         self._filters: dict[bytes, Filter] = {}
         self._breaker = Breaker(BreakerSettings(), time.monotonic)
@@ -327,7 +332,7 @@ class Worker:
             kept += await self._conclude(attempts[task], task.result())
         for task in waiting.difference(slow):
             task.cancel()
-            kept += await self._put_off(attempts[task], _BLOCKED)
+            kept += await self._put_off(attempts[task])
         hold = round(self._settings.timeout + _MARGIN)
         ids = await self._keep(pool, [*((attempts[task].pending, hold) for task in slow), *kept])
         for task, id_ in zip(slow, ids, strict=False):
@@ -342,27 +347,25 @@ class Worker:
         """
         kept: list[tuple[PendingDelivery, int]] = []
         able: list[_Job] = []
-        before: Counter[str] = Counter()  # of those that wait for the same
-        longest = max(_BLOCKED, round(self._settings.timeout))
         for job in jobs:
-            id_, project = job.subscription.id, job.pending.address.project
-            if id_ in self._gates and self._gates[id_].is_stuck():
-                wait = _BLOCKED + before[id_]
-                before[id_] += 1
-            elif self._shares.is_stuck(project):
-                wait = _BLOCKED + before[project] // _SPREAD
-                before[project] += 1
+            gate = self._gates.get(job.subscription.id)
+            if (gate is not None and gate.is_stuck()) or self._shares.is_stuck(job.pending.address.project):
+                kept += await self._put_off(job)
             else:
                 able.append(job)
-                continue
-            kept += await self._put_off(job, min(wait, longest))
         return kept, able
 
-    async def _put_off(self, job: _Job, seconds: int) -> list[tuple[PendingDelivery, int]]:
+    async def _put_off(self, job: _Job) -> list[tuple[PendingDelivery, int]]:
         """Return when to look again at what found no room; nothing if that has been going on for too long."""
-        if not self._is_hopeless(job):
-            return [(job.pending, seconds)]
-        return await self._conclude(job, Outcome(kind=Kind.REJECTED, detail=_NO_ROOM))
+        if self._is_hopeless(job):
+            return await self._conclude(job, Outcome(kind=Kind.REJECTED, detail=_NO_ROOM))
+        # To look costs something too: however many a project has, they leave time for those of others.
+        now, project = time.monotonic(), job.pending.address.project
+        if len(self._next_looks) > _MOST_LOOKS:
+            self._next_looks = {name: at for name, at in self._next_looks.items() if at > now}
+        at = max(now + _BLOCKED, self._next_looks.get(project, 0.0) + 1 / _PACE)
+        self._next_looks[project] = at = min(at, now + _LONGEST_WAIT)
+        return [(job.pending, round(at - now))]
 
     def _is_hopeless(self, job: _Job) -> bool:
         """Whether a delivery has looked for room, after its last attempt was due, for so long that it is given up."""
@@ -510,7 +513,8 @@ class Worker:
         pending, subscription = job.pending, job.subscription
         if job.rest:  # no attempt is spent, but neither does it last longer than with attempts
             left = (self._last_due(job) - job.taken) / 1000
-            return [(pending, max(1, math.ceil(min(job.rest, left))))]
+            rest = job.rest * self._random.uniform(*_STAGGER)  # so that they do not all come at once
+            return [(pending, max(1, math.ceil(min(rest, left))))]
         news = self._newest(subscription)
         attempt = Attempt(
             id=pending.notice.id,
