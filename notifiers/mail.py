@@ -27,6 +27,7 @@ import structlog
 from aiosmtplib import SMTP, SMTPException, SMTPRecipientsRefused, SMTPResponseException
 
 from notifiers.outcome import Delivery, Kind, Outcome, Undeliverable
+from notifiers.room import Shares
 from queues.mailto import is_address
 from queues.models import Json
 
@@ -52,7 +53,7 @@ class MailSettings:
     sender: str  # address of the envelope, and of mails without options.from
     subject: str = "Notification"  # of mails without one of their own
     timeout: float = 30.0  # seconds, for all of an attempt
-    connections: int = 4  # at a time; further attempts wait
+    connections: int = 8  # at a time, half of them for one project at most; further attempts wait
     keep_alive: float = 30.0  # seconds that an unused connection is kept
     local_name: str | None = None  # what the server is told this host is called; None: the system knows
 
@@ -77,7 +78,7 @@ class MailNotifier:
         self._settings = settings
         self._tls = tls
         self._clock = clock
-        self._places = asyncio.Semaphore(settings.connections)
+        self._places = Shares(settings.connections)
         self._idle: list[tuple[SMTP, float]] = []  # with the time since which they are unused
 
     async def deliver(self, delivery: Delivery) -> Outcome:
@@ -89,8 +90,12 @@ class MailNotifier:
 
         try:
             recipient, message = compose(delivery, self._settings)
-            async with asyncio.timeout(self._settings.timeout), self._places:
-                status = await self._send(recipient, message)
+            async with asyncio.timeout(self._settings.timeout):
+                await self._places.enter(delivery.project)
+                try:
+                    status = await self._send(recipient, message)
+                finally:
+                    self._places.leave(delivery.project)
         except Undeliverable as error:
             return outcome(Kind.REJECTED, str(error))
         except TimeoutError:

@@ -26,7 +26,7 @@ from notifiers.cloudevents import Content
 from notifiers.egress import EgressPolicy, GuardedResolver, guarded_sockets
 from notifiers.headers import checked_headers
 from notifiers.outcome import LONGEST_PAUSE, Delivery, Kind, Outcome, Undeliverable
-from notifiers.resolving import SystemResolver
+from notifiers.resolving import SystemResolver, on_behalf_of
 from notifiers.signatures import WebhookSigner
 from queues import __version__
 from queues.models import Json
@@ -66,7 +66,7 @@ class WebhookSettings:
     most_response: int = 16 * 1024  # bytes that are read to keep a connection; a longer response costs it
     response_timeout: float = 2.0  # seconds that may take, once the status is known
     keep_alive: float = 15.0  # seconds that an unused connection is kept
-    resolver_threads: int = 32  # names that are looked up at a time
+    resolver_threads: int = 32  # names that are looked up at a time; half of them for one project at most
     user_agent: str = f"hermod/{__version__}"
     egress: EgressPolicy = field(default_factory=EgressPolicy)  # where they may go
 
@@ -96,6 +96,7 @@ class WebhookNotifier:
     async def deliver(self, delivery: Delivery) -> Outcome:
         """Make one attempt; raises nothing but cancellation."""
         started, asked = time.monotonic(), False
+        on_behalf_of.set(delivery.project)
 
         def outcome(kind: Kind, detail: str, *, reached: bool | None = None) -> Outcome:
             return Outcome(kind=kind, detail=detail, seconds=time.monotonic() - started, reached=reached)

@@ -285,13 +285,38 @@ class TestConnections:
         async def run() -> None:
             async with (
                 postbox.open() as port,
-                a_notifier(replace(SETTINGS, port=port, connections=2)) as notifier,
+                a_notifier(replace(SETTINGS, port=port, connections=4)) as notifier,
             ):
                 await asyncio.gather(*(notifier.deliver(a_delivery()) for _ in range(10)))
 
         asyncio.run(run())
         assert len(postbox.envelopes) == 10
-        assert len({session.peer for session in postbox.sessions}) <= 2
+        assert len({session.peer for session in postbox.sessions}) <= 2  # half of them, for one project
+
+    def test_mails_of_a_project_that_take_their_time_leave_room_for_another(self, postbox):
+        async def run() -> tuple[Outcome, int]:
+            release = asyncio.Event()
+
+            async def wait_for_blue(_server: SMTP, _session: Session, envelope: Envelope) -> str:
+                if "slow@example.org" in envelope.rcpt_tos:
+                    await release.wait()
+                return "250 OK"
+
+            postbox.handle_DATA = wait_for_blue
+            async with postbox.open() as port, a_notifier(replace(SETTINGS, port=port)) as notifier:
+                slow = [
+                    asyncio.create_task(notifier.deliver(a_delivery("mailto:slow@example.org")))
+                    for _ in range(20)
+                ]
+                await asyncio.sleep(0)
+                other = await notifier.deliver(replace(a_delivery(), project="another"))
+                done = sum(task.done() for task in slow)
+                release.set()
+                await asyncio.gather(*slow)
+                return other, done
+
+        outcome, done = asyncio.run(run())
+        assert (outcome.kind, done) == (Kind.DELIVERED, 0)
 
 
 class TestSecurity:

@@ -12,6 +12,7 @@ from aiohttp.abc import ResolveResult
 
 from notifiers.egress import EgressPolicy
 from notifiers.outcome import Delivery, Kind, Outcome, Undeliverable
+from notifiers.resolving import on_behalf_of
 from notifiers.signatures import WebhookSigner, verify
 from notifiers.webhook import WebhookNotifier, WebhookSettings, parse_retry_after
 from queues import __version__
@@ -393,6 +394,23 @@ class TestBadReceivers:
         assert (outcome.kind, outcome.reached) == (Kind.RETRY, False)
         assert outcome.detail == "The subscriber did not answer in time."
         assert outcome.seconds < 5
+
+    def test_a_name_is_looked_up_for_the_project_of_its_subscriber(self):
+        asked = []
+
+        class Noting(TableResolver):
+            async def resolve(self, *arguments: Any) -> list[ResolveResult]:
+                asked.append(on_behalf_of.get())
+                return await super().resolve(*arguments)
+
+        async def run() -> None:
+            resolver = Noting(hook_example=[["127.0.0.1"]])
+            async with a_notifier(resolver=resolver) as notifier:
+                deliveries = [replace(a_delivery("http://hook.example:1/"), project=name) for name in "ab"]
+                await asyncio.gather(*map(notifier.deliver, deliveries))
+
+        asyncio.run(run())
+        assert sorted(asked) == ["a", "b"]
 
     def test_a_host_that_was_not_asked_is_not_judged(self):
         assert post_to("http://10.0.0.1/", WebhookSettings()).reached is None
