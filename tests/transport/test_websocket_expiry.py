@@ -1,17 +1,13 @@
-"""A connection ends with its token, and goes on with another one. Section 4, over real connections."""
+"""What becomes of a connection whose client authenticates again. Section 4, over real connections."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-import pytest
-
 from queues.models import Role
 from tests.transport.conftest import PROJECT
 from tests.transport.websocket import live
-
-HOUR = 3_600_000  # ms
 
 
 def run(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -21,39 +17,6 @@ def run(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:
 async def speaks(client: live.Client, secret: str, status: int = 200) -> None:
     client.headers["X-Auth-Token"] = secret
     await client.do("authenticate", status)
-
-
-def test_a_connection_is_closed_when_its_token_expires() -> None:
-    async def scenario() -> None:
-        async with live.world(auth_strategy="token", notifying=False) as world:
-            client = await world.connect()
-            expires = world.service.clock() + 400
-            secret = world.service.tokens.create(PROJECT, Role.MEMBER, expires=expires)[1]
-            await speaks(client, secret)
-            await client.subscribe()
-            end = await client.closed()
-
-            assert (end.code, end.reason) == (4003, "Authentication expired.")
-            assert world.service.clock() >= expires
-            await live.until(lambda: not world.subscriptions(), "its subscriptions are gone")
-
-    run(scenario)
-
-
-@pytest.mark.parametrize("expires", [None, HOUR])
-def test_another_token_lets_a_connection_go_on(expires: int | None) -> None:
-    async def scenario() -> None:
-        async with live.world(auth_strategy="token", notifying=False) as world:
-            client = await world.connect()
-            now, tokens = world.service.clock(), world.service.tokens
-            await speaks(client, tokens.create(PROJECT, Role.MEMBER, expires=now + 300)[1])
-            later = None if expires is None else now + expires
-            await speaks(client, tokens.create(PROJECT, Role.MEMBER, expires=later)[1])
-            await live.until(lambda: world.service.clock() > now + 400, "the first one has expired")
-
-            assert await client.do("queue_list", 200) == {"queues": []}
-
-    run(scenario)
 
 
 def test_a_token_that_is_refused_does_not_prolong_the_one_before() -> None:
@@ -66,23 +29,6 @@ def test_a_token_that_is_refused_does_not_prolong_the_one_before() -> None:
             await speaks(client, "wrong", 401)
 
             assert (await client.closed()).code == 4003
-
-    run(scenario)
-
-
-def test_a_connection_is_closed_when_its_token_was_revoked() -> None:
-    async def scenario() -> None:
-        async with live.world(auth_strategy="token", notifying=False) as world:
-            client, other = await world.connect(), await world.connect()
-            found, secret = world.service.tokens.create(PROJECT, Role.MEMBER)
-            await speaks(client, secret)
-            await speaks(other, world.service.tokens.create(PROJECT, Role.MEMBER)[1])
-            await client.subscribe()
-            world.service.tokens.revoke(found.id)
-            await world.nodes[0].node._look_after_connections()
-
-            assert (await client.closed()).code == 4003
-            assert await other.do("queue_list", 200) == {"queues": [{"name": "q"}]}
 
     run(scenario)
 
