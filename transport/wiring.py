@@ -170,6 +170,7 @@ def notifier_worker(service: Service) -> Worker:
         username=mail.user,
         password=mail.password.get_secret_value(),
         sender=mail.sender,
+        timeout=notifier.timeout,
     )
     parts = Parts(webhook=webhook, signer=_webhook_signer(notifier), mail=server if mail.host else None)
     return Worker(
