@@ -18,7 +18,7 @@ GRAVE = {
     *(f"b{number}" for number in (*range(1, 13), 14, 15, 17)),
     *(f"c{number}" for number in (*range(1, 8), 10, 11, 12)),
     *(f"d{number}" for number in range(1, 9)),
-    *(f"e{number}" for number in range(1, 13)),
+    *(f"e{number}" for number in range(1, 14)),
     *(f"g{number}" for number in range(1, 9)),
 }
 

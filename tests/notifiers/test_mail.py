@@ -255,7 +255,7 @@ class TestBadServers:
 
 
 class TestConnections:
-    def test_several_mails_share_one(self, postbox):
+    def test_e11_several_mails_share_one(self, postbox):
         send(postbox, *[a_delivery()] * 3)
         assert len({session.peer for session in postbox.sessions}) == 1
 

@@ -149,7 +149,7 @@ class TestRequest:
         assert outcome.kind is Kind.REJECTED
         assert next(iter(options)) in outcome.detail
 
-    def test_it_is_signed(self):
+    def test_e6_it_is_signed(self):
         receiver, signer = Receiver(), WebhookSigner([b"new", b"old"])
         post(receiver, signer=signer)
         sent = {name.lower(): value for name, value in receiver.sent.items()}
@@ -190,7 +190,7 @@ class TestTrust:
             "This service has no tokens for trust+ subscribers.",
         )
 
-    def test_the_token_is_added_and_cannot_be_replaced(self):
+    def test_a5_the_token_is_added_and_cannot_be_replaced(self):
         async def token(delivery: Delivery) -> Mapping[str, str]:
             return {"X-Auth-Token": f"token of {delivery.project}"}
 
@@ -225,14 +225,14 @@ class TestAnswers:
             *((410, Kind.GONE), (500, Kind.RETRY), (502, Kind.RETRY), (503, Kind.RETRY), (599, Kind.RETRY)),
         ],
     )
-    def test_what_follows(self, status, kind):
+    def test_e3_what_follows(self, status, kind):
         outcome = post(Receiver(status, body=b"" if status == 304 else b"secret"))
         assert (outcome.kind, outcome.status) == (kind, status)
         assert str(status) in outcome.detail
         assert "secret" not in outcome.detail
 
     @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-    def test_redirects_are_not_followed(self, status):
+    def test_a6_redirects_are_not_followed(self, status):
         receiver = Receiver(status, {"Location": "/elsewhere"})
         assert post(receiver).kind is Kind.REJECTED
         assert len(receiver.requests) == 1
@@ -276,7 +276,7 @@ class TestBadReceivers:
             await asyncio.sleep(0.02)
 
     @pytest.mark.parametrize("talk", ["hang", "drip"])
-    def test_who_takes_too_long_is_tried_again(self, talk):
+    def test_e5_who_takes_too_long_is_tried_again(self, talk):
         [outcome] = post_talking(getattr(self, talk), self.IMPATIENT)
         assert (outcome.kind, outcome.status) == (Kind.RETRY, None)
         assert outcome.detail == "The subscriber did not answer in time."
@@ -298,7 +298,7 @@ class TestBadReceivers:
         assert [outcome.kind for outcome in outcomes] == [Kind.DELIVERED] * 2
         assert len(connections) == 2
 
-    def test_of_a_huge_body_little_is_read(self):
+    def test_a6_of_a_huge_body_little_is_read(self):
         sent = 0
         dropped = asyncio.Event()
 
@@ -497,7 +497,7 @@ class TestEgress:
             *("http://localhost:{port}/", "http://user@127.0.0.1:{port}/", "trust+http://127.0.0.1:{port}/"),
         ],
     )
-    def test_nothing_reaches_the_loopback(self, url):
+    def test_a6_nothing_reaches_the_loopback(self, url):
         receiver = Receiver()
 
         async def run() -> Outcome:
@@ -510,7 +510,7 @@ class TestEgress:
         assert "127" not in outcome.detail
         assert receiver.requests == []
 
-    def test_a_name_that_is_bound_anew_does_not(self):
+    def test_a6_a_name_that_is_bound_anew_does_not(self):
         receiver = Receiver()
         # The first answer may be dialled (nobody is there), the second may not.
         resolver = TableResolver(hook_example=[["127.7.7.7"], ["127.0.0.1"]])
@@ -526,7 +526,7 @@ class TestEgress:
         assert second.detail == "The subscriber's address is not one that this service may call."
         assert receiver.requests == []
 
-    def test_the_judged_answer_is_the_one_that_is_dialled(self):
+    def test_a6_the_judged_answer_is_the_one_that_is_dialled(self):
         receiver = Receiver()
         # A second question would be answered with another address.
         resolver = TableResolver(hook_example=[["127.0.0.1"], ["10.0.0.1"]])

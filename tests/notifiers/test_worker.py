@@ -258,6 +258,23 @@ def test_e2_what_is_told_is_stored(bench: Bench) -> None:
     assert seen == [2, 2]
 
 
+def test_e2_what_could_not_be_stored_is_told_to_nobody(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.subscribe()
+
+    def fail(*_: object, **__: object) -> None:
+        raise StoreUnavailable
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(bench.store), "post", fail)
+        with pytest.raises(StoreUnavailable):
+            bench.post("lost")
+    bench.post("there")
+    until_settled(bench)
+
+    assert bench.fake.bodies() == ["there"]
+    assert len(bench.fake.attempts) == 1
+
+
 def test_e6_an_id_names_a_message_at_every_subscriber_and_on_every_attempt(bench: Bench) -> None:
     for name in ("a", "b"):
         bench.subscribe(name, options={"_retry_policy": {"delays": [0, 0]}})

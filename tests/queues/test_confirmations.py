@@ -46,7 +46,7 @@ def opened():
         yield found
 
 
-def test_a_mail_has_a_link_that_says_what_to_send(opened):
+def test_e11_a_mail_has_a_link_that_says_what_to_send(opened):
     (mail,) = asked(opened, "mailto:somebody@example.org")
     assert mail.payload is not None
     link = next(word for word in mail.payload.decode().split() if word.startswith(PAGE))
@@ -76,7 +76,7 @@ def test_a_subscription_can_have_a_template_of_its_own(opened):
     assert mail.options == {"subject": "Really?", "from": "list@example.org"}
 
 
-def test_nobody_is_asked_by_mail_without_a_page():
+def test_e11_nobody_is_asked_by_mail_without_a_page():
     with closing(service(Clock())) as opened:
         terms = Terms(subscriber="mailto:somebody@example.org")
         opened.confirmations.ask(opened.subscriptions.create(QUEUE, terms).subscription, confirmed=True)

@@ -1052,7 +1052,7 @@ def test_a_subscriber_is_asked(asking):
 
 
 @ONE_STORE
-def test_urls_are_there_where_they_are_known(open_api):
+def test_e10_urls_are_there_where_they_are_known(open_api):
     api = open_api(**SIGNED, notifier={"require_confirmation": True})
     subscribe(api)
     (message,) = asked(api)
@@ -1060,14 +1060,10 @@ def test_urls_are_there_where_they_are_known(open_api):
     assert not {"WSGISubscribeURL", "WebSocketSubscribeURL"} & set(message)
 
 
-@pytest.mark.parametrize("settings", [{}, SIGNED, {"notifier": {"require_confirmation": True}}])
+@pytest.mark.parametrize("settings", [{}, SIGNED])
 @ONE_STORE
-def test_nobody_is_asked_without_need_or_key(open_api, settings):
-    try:
-        api = open_api(**settings)
-    except ValueError:
-        assert "signed_url" not in settings
-        return  # the settings say so at once
+def test_nobody_is_asked_without_need(open_api, settings):
+    api = open_api(**settings)
     id_ = subscribe(api)
     confirm(api, id_, False)
 
@@ -1104,7 +1100,7 @@ def test_a_subscriber_confirms_with_what_it_was_sent(open_api, strategy):
 
 
 @ONE_STORE
-def test_what_a_subscriber_was_sent_opens_nothing_else(asking, clock):
+def test_e13_what_a_subscriber_was_sent_opens_nothing_else(asking, clock):
     id_, other = subscribe(asking, ttl=600), subscribe(asking, HOOK + "/two")
     message = next(each for each in asked(asking) if id_ in each["URL-Paths"])
     subscriber = bearer(asking, message)
