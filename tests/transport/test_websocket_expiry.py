@@ -70,3 +70,42 @@ def test_the_same_project_goes_on_with_its_subscriptions() -> None:
             assert await client.bodies(1) == ["a"]
 
     run(scenario)
+
+
+def test_the_example_of_the_protocol() -> None:
+    """Section 8, to the letter."""
+
+    async def scenario() -> None:
+        async with live.world(auth_strategy="token") as world:
+            client = await world.connect()
+            client.headers["X-Auth-Token"] = world.service.tokens.create(PROJECT, Role.MEMBER)[1]
+            await client.send("authenticate")
+            assert await client.reply() == {
+                "request": {"action": "authenticate", "body": {}, "headers": {}, "api": "v2"},
+                "body": {"message": "Authentified."},
+                "headers": {"status": 200},
+            }
+            del client.headers["X-Auth-Token"]
+            made = await client.ask("subscription_create", queue_name="kitkat", ttl=600)
+            assert made == {
+                "request": {
+                    "action": "subscription_create",
+                    "headers": client.headers,
+                    "body": {"queue_name": "kitkat", "ttl": 600},
+                    "api": "v2",
+                },
+                "body": {
+                    "message": "Subscription kitkat created.",
+                    "subscription_id": made["body"]["subscription_id"],
+                },
+                "headers": {"status": 201},
+            }
+            await world.post({"status": "disco queen"}, queue="kitkat", ttl=60)
+            assert await client.pushed() == {
+                "body": {"status": "disco queen"},
+                "ttl": 60,
+                "queue_name": "kitkat",
+                "Message_Type": "Notification",
+            }
+
+    run(scenario)
