@@ -104,6 +104,7 @@ class BoundedProtocol(ASGIProtocol):  # type: ignore[misc]
         """Let go of it."""
         self._late.cancel()
         super().connection_lost(error)
+        self._flow_control.resume_writing()  # nobody shall wait for room to write into what is gone
 
     def _give_up(self) -> None:
         if self._websocket is None:
@@ -143,6 +144,8 @@ class SocketProtocol(gunicorn_websocket.WebSocketProtocol):  # type: ignore[misc
             asyncio.get_running_loop().call_later(_FLUSH, self.transport.abort)
 
     async def _send_frame(self, opcode: int, payload: str | bytes) -> None:
+        if self._close_sent:  # nothing may follow that
+            return
         # Nothing waits for a client to read the answers to its pings.
         if opcode == _PONG and self.transport.get_write_buffer_size() > _MOST_UNREAD:
             self.transport.abort()

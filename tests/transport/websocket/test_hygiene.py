@@ -244,12 +244,14 @@ def test_g5_a_slow_consumer_is_disconnected_and_nobody_else_is_delayed():
 def test_g5_a_consumer_that_never_reads_is_not_waited_for():
     async def scenario() -> None:
         async with world(websocket={"send_queue": 20}) as w, lazy(w) as slow:
-            other = await w.connect()
             await slow.subscribe()
+            (connection,) = w.nodes[0].node._connections
+            other = await w.connect()
             await other.subscribe()
             await flood(w, other)
             await until(lambda: len(w.nodes[0].node._connections) == 1)
             await until(lambda: w.nodes[0].worker.nr_conns == 1)
+            await until(lambda: connection._sender is None, "nothing is left of it")
 
     run(scenario())
 
