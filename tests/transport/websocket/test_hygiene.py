@@ -306,7 +306,7 @@ def test_a_silent_client_is_pinged_and_stays_as_long_as_it_answers():
 
 def test_a_client_that_does_not_answer_is_dropped():
     async def scenario() -> None:
-        async with world(websocket={"ping_interval": 0.05}) as w:
+        async with world(websocket={"ping_interval": 0.5}) as w:
             client = await w.connect(autoping=False)
             await client.subscribe()
             while (message := await client.socket.receive(10)).type is WSMsgType.PING:
