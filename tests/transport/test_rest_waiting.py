@@ -11,11 +11,14 @@ from typing import Any
 import pytest
 
 from queues.errors import StoreUnavailable
-from tests.transport.conftest import ONE_STORE, WITHOUT_POOLS, Answer, Client, bodies_of
+from tests.transport.conftest import ONE_STORE, STORES, Answer, Client, bodies_of
 
 CLAIMS = ("POST", "/v2/queues/q1/claims")
 MESSAGES = ("GET", "/v2/queues/q1/messages")
 BOTH = pytest.mark.parametrize("where", [CLAIMS, MESSAGES], ids=["claim", "list"])
+
+#: For what time brings: each store tells by itself when that is.
+EVERY_STORE = pytest.mark.parametrize("stores", STORES, indirect=True)
 
 PATIENCE = 15.0  # seconds until a test gives up
 
@@ -109,7 +112,7 @@ def test_a_wait_of_nothing_is_none(api, where):
     assert time.monotonic() - start < 10
 
 
-@WITHOUT_POOLS
+@EVERY_STORE
 def test_a_delay_that_ends_ends_the_wait(api, clock):
     api.post_bodies("a", delay=1)
     with waiting(api, "POST /v2/queues/q1/claims?wait=20") as [request]:
@@ -117,7 +120,7 @@ def test_a_delay_that_ends_ends_the_wait(api, clock):
         assert bodies_of(answered(request)) == ["a"]
 
 
-@WITHOUT_POOLS
+@EVERY_STORE
 def test_a_lease_that_ends_ends_the_wait(api, clock):
     api.post_bodies("a")
     api.claim(ttl=60)
