@@ -1030,7 +1030,7 @@ def asked(api: Client) -> list[dict[str, Any]]:
 
 
 @ONE_STORE
-def test_a_subscriber_is_asked(asking):
+def test_e10_a_subscriber_is_asked(asking):
     id_ = subscribe(asking, ttl=600)
     (message,) = asked(asking)
 
@@ -1052,7 +1052,7 @@ def test_a_subscriber_is_asked(asking):
 
 
 @ONE_STORE
-def test_e10_urls_are_there_where_they_are_known(open_api):
+def test_urls_are_there_where_they_are_known(open_api):
     api = open_api(**SIGNED, notifier={"require_confirmation": True})
     subscribe(api)
     (message,) = asked(api)
