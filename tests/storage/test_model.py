@@ -329,7 +329,7 @@ def test_any_history_leads_where_the_model_leads(driver, clock):
     run_state_machine_as_test(
         HistoryOfThisStore,
         settings=settings(
-            max_examples=80 * FACTOR,
+            max_examples=40 * FACTOR,
             stateful_step_count=40,
             deadline=None,
             derandomize=False,
