@@ -135,6 +135,7 @@ PLAUSIBLE: dict[str, st.SearchStrategy[Any]] = {
     "echo": st.just(True),
     **{name: st.booleans() for name in ("detailed", "include_claimed", "confirmed", "with_count")},
     **{name: st.sampled_from([1, 2, 20, 60]) for name in ("limit", "ttl", "grace", "pop", "weight")},
+    **{name: st.sampled_from(WORDS) for name in ("since", "expires", "flavor", "name")},
     "wait": st.just(0),
     "sequence": st.sampled_from([0, 1]),
 }

@@ -276,7 +276,7 @@ def _queues(body: Mapping[str, Any]) -> dict[str, Any]:
         if "metadata" in each:
             shown["metadata"] = _stored(each["metadata"])
         queues.append(shown)
-    counted = {"count": body["count"]} if "count" in body else {}
+    counted = {"count": body["count"]} if body.get("count") else {}  # none are not counted over REST
     return {"queues": queues, **counted}
 
 
