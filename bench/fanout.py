@@ -19,6 +19,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 
 from bench.report import Figure
+from bench.services import free_port
 from queues.models import Address, Caller
 from queues.service.messages import Draft
 from queues.service.subscriptions import Terms
@@ -184,9 +185,7 @@ def _drafts(count: int) -> list[Draft]:
 
 @contextmanager
 def _receiver() -> Iterator[tuple[int, Arrivals]]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     arrivals = Arrivals()
     process = subprocess.Popen(
         [sys.executable, "-m", "bench.receiver", str(port)], stdout=subprocess.PIPE, text=True

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import socket
 import statistics
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from bench.client import Connection, Order, Tally, work
 from bench.hotpath import LOADS
 from bench.populations import post
 from bench.report import Figure
+from bench.services import free_port
 from queues.models import Address
 from queues.ports import MessageStore
 from storage.registry import connect
@@ -120,7 +120,7 @@ def measure(folder: Path, *, seconds: float, slices: int, stock: int = 60_000) -
 @contextmanager
 def _serving(folder: Path, *command: str) -> Iterator[Server]:
     """Run a server, with nothing in its environment that could configure it."""
-    port = _free_port()
+    port = free_port()
     flags = ["--bind", f"{_HOST}:{port}", "--workers", str(WORKERS), "--threads", str(THREADS)]
     process = subprocess.Popen(
         [sys.executable, "-m", *command, *flags],
@@ -135,12 +135,6 @@ def _serving(folder: Path, *command: str) -> Iterator[Server]:
     finally:
         process.terminate()
         process.wait()
-
-
-def _free_port() -> int:
-    with socket.create_server((_HOST, 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
