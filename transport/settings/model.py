@@ -41,13 +41,18 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
-def host_and_port(bind: str) -> tuple[str, int]:
-    """Return host (an IPv6 address without brackets) and port."""
-    host, _, port = bind.rpartition(":")
-    return host.strip("[]"), int(port)
+class Listening(Section):
+    """A service that listens."""
+
+    bind: Bind
+
+    def address(self) -> tuple[str, int]:
+        """Return host (an IPv6 address without brackets) and port."""
+        host, _, port = self.bind.rpartition(":")
+        return host.strip("[]"), int(port)
 
 
-class ApiSettings(Section):
+class ApiSettings(Listening):
     """The REST service."""
 
     bind: Bind = Field(
@@ -84,12 +89,8 @@ class ApiSettings(Section):
         description="Seconds that an idle connection is kept open for the next request; 0 closes it at once.",
     )
 
-    def address(self) -> tuple[str, int]:
-        """Return host (an IPv6 address without brackets) and port."""
-        return host_and_port(self.bind)
 
-
-class WebsocketSettings(Section):
+class WebsocketSettings(Listening):
     """The websocket service."""
 
     bind: Bind = Field(
@@ -148,10 +149,6 @@ class WebsocketSettings(Section):
         description="Host that stands in the subscriber of a connection's subscription; empty for the name of this"
         " machine. Nothing connects to it.",
     )
-
-    def address(self) -> tuple[str, int]:
-        """Return host (an IPv6 address without brackets) and port."""
-        return host_and_port(self.bind)
 
 
 class WireSettings(Section):
