@@ -173,12 +173,20 @@ def _subscription(_request: SocketRequest, _args: object, page: SubscriptionPage
     return Answer(200, views.subscription(page.subscriptions[0], page.now))
 
 
-def subscribed(_request: SocketRequest, args: Any, made: Made) -> Answer:  # noqa: ANN401 - one of two
+def _subscribed(_request: SocketRequest, args: Any, made: Made) -> Answer:  # noqa: ANN401 - one of two
     """Answer whether somebody was subscribed."""
-    if not made.new:
-        return taken(args.queue_name)
-    message = f"Subscription {args.queue_name} created."
-    return Answer(201, {"message": message, "subscription_id": made.subscription.id})
+    return created(args.queue_name, made.subscription.id) if made.new else taken(args.queue_name)
+
+
+def created(queue_name: str, subscription_id: str) -> Answer:
+    """Answer that there is a new subscription."""
+    message = f"Subscription {queue_name} created."
+    return Answer(201, {"message": message, "subscription_id": subscription_id})
+
+
+def removed(subscription_id: str) -> Answer:
+    """Answer that a subscription is gone."""
+    return Answer(204, f"Subscription {subscription_id} removed.")
 
 
 def taken(queue_name: str) -> Answer:
@@ -287,7 +295,7 @@ ACTIONS: Mapping[str, Action] = _table(
             Shape(strict(SubscriptionList, free=("marker", "limit")), reads.subscription_list),
             _subscription_page,
         ),
-        "subscription_create": (reads.wish(SubscriptionCreate, reads.WishBody), subscribed),
+        "subscription_create": (reads.wish(SubscriptionCreate, reads.WishBody), _subscribed),
         "subscription_get": (_of("subscription_get"), _subscription),
         "subscription_update": (
             reads.wish(SubscriptionUpdate, reads.ChangedWishBody),
@@ -295,7 +303,7 @@ ACTIONS: Mapping[str, Action] = _table(
         ),
         "subscription_delete": (
             _of("subscription_delete"),
-            _subscription_said("Subscription {} removed."),
+            lambda _request, args, _value: removed(args.subscription_id),
         ),
         "subscription_confirm": (
             _of("subscription_confirm"),

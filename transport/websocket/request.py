@@ -17,23 +17,23 @@ A = TypeVar("A")
 NOT_VALID = "Schema validation failed."
 
 
-class Headers(msgspec.Struct, rename={"client_id": "Client-ID", "project": "X-Project-ID"}):
-    """What a request must say of its sender; the rest is checked to be text where it is known."""
-
-    client_id: str
-    project: str
-
-
 class KnownHeaders(
     msgspec.Struct,
     rename={"agent": "User-Agent", "date": "Date", "accept": "Accept", "token": "X-Auth-Token"},
 ):
     """Headers that are text, if they are there."""
 
-    agent: str = ""
-    date: str = ""
-    accept: str = ""
-    token: str = ""
+    agent: str | msgspec.UnsetType = msgspec.UNSET
+    date: str | msgspec.UnsetType = msgspec.UNSET
+    accept: str | msgspec.UnsetType = msgspec.UNSET
+    token: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class Headers(KnownHeaders, kw_only=True, rename={"client_id": "Client-ID", "project": "X-Project-ID"}):
+    """What a request must say of its sender; the rest is checked to be text where it is known."""
+
+    client_id: str
+    project: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,6 @@ def arguments(frame: Frame, kind: type[A]) -> A:
 def checked_headers(frame: Frame, kind: type[A]) -> A:
     """Return the headers of a frame; raises FrameRefused where there is something wrong with them."""
     try:
-        msgspec.convert(frame.headers, KnownHeaders)
         found: A = msgspec.convert(frame.headers, kind)
     except msgspec.ValidationError as error:
         raise FrameRefused(NOT_VALID, frame) from error

@@ -38,10 +38,10 @@ from transport.operations.queues import address_of
 from transport.problems import INTERNAL, Problem
 from transport.service import Service
 from transport.websocket import frames
-from transport.websocket.actions import Action, Answer, taken
+from transport.websocket.actions import Action, Answer, created, removed, taken
 from transport.websocket.frames import Frame, FrameRefused, Payload
 from transport.websocket.reads import WishBody
-from transport.websocket.request import Headers, SocketRequest, arguments, checked_headers
+from transport.websocket.request import Headers, KnownHeaders, SocketRequest, arguments, checked_headers
 
 _FRESH = 1000  # ms for which a token that was looked at counts as good
 _MOST_CREDIT = 1000  # messages that may be leased to one subscription at a time
@@ -177,7 +177,7 @@ class Session:
             return _told(frame, reply.problem or INTERNAL)
         if own is not None:
             done = attempt(str(name), partial(self._act_here, own, frame, caller, body))
-            return done.value if done.value is not None else _told(frame, done.problem or INTERNAL)
+            return done.value if done.value is not None else _told(frame, done.problem or INTERNAL, body)
         assert action is not None  # noqa: S101 - one of the two is there
         return self._act(frame, caller, action, body)
 
@@ -304,8 +304,7 @@ class Session:
     def _subscribe(self, frame: Frame, caller: Caller, body: WishBody) -> Handled:
         """Subscribe this connection to a queue."""
         self.service.access.check("subscription:create", caller)
-        if self.link.room <= 0:
-            raise Invalid("This connection has as many subscriptions as it may have.")
+        self._check_room()
         given = {
             name: value for name in ("ttl", "options") if (value := getattr(body, name)) is not msgspec.UNSET
         }
@@ -317,6 +316,11 @@ class Session:
             raise Invalid("The option mode must be push or claim.")
         return self._follow(frame, body, terms, resumable=bool(options.get("sequence")), caller=caller)
 
+    def _check_room(self) -> None:
+        """Raise Invalid where the connection has subscribed too often."""
+        if self.link.room <= 0:
+            raise Invalid("This connection has as many subscriptions as it may have.")
+
     def _follow(
         self, frame: Frame, body: WishBody, terms: Terms, *, resumable: bool, caller: Caller
     ) -> Handled:
@@ -324,16 +328,10 @@ class Session:
         after = self.service.pushes.end(address)
         self.link.check_in()
         push = Push(node=self.link.node_id, connection=self.link.id, after=after.place, resumable=resumable)
-        try:
-            made = self.service.subscriptions.create(
-                address, replace(terms, subscriber=self.link.uri), push=push
-            )
-        except SubscriberTaken:
-            return Handled(frames.reply(frame, *taken(body.queue_name)))
-        subscription = made.subscription
-        message = f"Subscription {body.queue_name} created."
+        wish = replace(terms, subscriber=self.link.uri)
+        subscription = self.service.subscriptions.create(address, wish, push=push).subscription
         return Handled(
-            frames.reply(frame, 201, {"message": message, "subscription_id": subscription.id}),
+            frames.reply(frame, *created(body.queue_name, subscription.id)),
             partial(self.link.follow, subscription, after, binary=frame.binary),
         )
 
@@ -354,23 +352,21 @@ class Session:
             mode=mode,
             binary=frame.binary,
         )
-        message = f"Subscription {body.queue_name} created."
         return Handled(
-            frames.reply(frame, 201, {"message": message, "subscription_id": wish.id}),
-            partial(self.link.lease, wish),
+            frames.reply(frame, *created(body.queue_name, wish.id)), partial(self.link.lease, wish)
         )
 
     def _drop_lease(self, frame: Frame, subscription_id: str) -> Handled:
         """Remove a subscription that leases."""
-        text = f"Subscription {subscription_id} removed."
-        return Handled(frames.reply(frame, 204, text), partial(self.link.forget, subscription_id))
+        return Handled(
+            frames.reply(frame, *removed(subscription_id)), partial(self.link.forget, subscription_id)
+        )
 
     def _resume(self, frame: Frame, caller: Caller, body: _ResumeBody) -> Handled:
         """Go on with a subscription that an earlier connection had, behind what it saw last."""
         self.service.access.check("subscription:create", caller)
         address = address_of(caller, body.queue_name)
-        if self.link.room <= 0:
-            raise Invalid("This connection has as many subscriptions as it may have.")
+        self._check_room()
         subscription = self.service.subscriptions.get(address, body.subscription_id)
         if subscription.push is None or not subscription.push.resumable:
             raise Invalid("Only a subscription with the option sequence can be resumed.")
@@ -405,7 +401,7 @@ class NotAuthentified(Unauthenticated):
     code = "not-authentified"
 
 
-class _Credentials(msgspec.Struct, rename={"project": "X-Project-ID", "token": "X-Auth-Token"}):
+class _Credentials(KnownHeaders, kw_only=True, rename={"project": "X-Project-ID", "token": "X-Auth-Token"}):
     project: str
     token: str
 

@@ -27,11 +27,7 @@ class RequestHeaders(
     Headers,
     kw_only=True,
     rename={
-        "token": "X-Auth-Token",
         "roles": "X-Roles",
-        "agent": "User-Agent",
-        "date": "Date",
-        "accept": "Accept",
         "signature": "URL-Signature",
         "expires": "URL-Expires",
         "methods": "URL-Methods",
@@ -40,11 +36,7 @@ class RequestHeaders(
 ):
     """Who asks. The last four are those of a pre-signed URL."""
 
-    token: str | UnsetType = UNSET
     roles: str | UnsetType = UNSET
-    agent: str | UnsetType = UNSET
-    date: str | UnsetType = UNSET
-    accept: str | UnsetType = UNSET
     signature: str | UnsetType = UNSET
     expires: str | UnsetType = UNSET
     methods: list[str] | UnsetType = UNSET
