@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -17,6 +18,9 @@ from queues.ports import Driver
 from storage.registry import connect
 
 _STORE = click.option("--store", metavar="URI", help="Measure this store instead of new SQLite files.")
+_SHARED_STORE = click.option(
+    "--store", metavar="URI", help="Measure this store instead of a new SQLite file."
+)
 _JSON = click.option(
     "--json",
     "json_file",
@@ -64,13 +68,11 @@ def _memory(messages: int, store: str, json_file: Path | None) -> None:
 
 @bench.command(name="fanout")
 @click.option("--seconds", default=8.0, show_default=True, help="How long each load lasts.")
-@click.option("--store", metavar="URI", help="Measure this store instead of a new SQLite file.")
+@_SHARED_STORE
 @_JSON
 def _fanout(seconds: float, store: str | None, json_file: Path | None) -> None:
     """Measure deliveries to a webhook, and what having a subscriber costs a post."""
-    with _stores(store) as (_, folder, found):
-        figures = fanout.measure(store or f"sqlite:///{folder}/fanout.db", seconds=seconds)
-        _report(found, figures, json_file)
+    _report_of_services(store, json_file, partial(fanout.measure, seconds=seconds))
 
 
 @bench.command(name="hotpath")
@@ -88,24 +90,20 @@ def _hotpath(rounds: int, seconds: float, slices: int, json_file: Path | None) -
 
 @bench.command(name="waiting")
 @click.option("--rounds", default=500, show_default=True, help="How often each load is timed.")
-@click.option("--store", metavar="URI", help="Measure this store instead of a new SQLite file.")
+@_SHARED_STORE
 @_JSON
 def _waiting(rounds: int, store: str | None, json_file: Path | None) -> None:
     """Measure what requests cost while hundreds of clients wait for messages."""
-    with _stores(store) as (_, folder, found):
-        figures = waiting.measure(store or f"sqlite:///{folder}/waiting.db", rounds=rounds)
-        _report(found, figures, json_file)
+    _report_of_services(store, json_file, partial(waiting.measure, rounds=rounds))
 
 
 @bench.command(name="websocket")
 @click.option("--seconds", default=5.0, show_default=True, help="How long the load of requests lasts.")
-@click.option("--store", metavar="URI", help="Measure this store instead of a new SQLite file.")
+@_SHARED_STORE
 @_JSON
 def _websocket(seconds: float, store: str | None, json_file: Path | None) -> None:
     """Measure requests, idle connections and pushed messages over websockets."""
-    with _stores(store) as (_, folder, found):
-        figures = websocket.measure(store or f"sqlite:///{folder}/websocket.db", seconds=seconds)
-        _report(found, figures, json_file)
+    _report_of_services(store, json_file, partial(websocket.measure, seconds=seconds))
 
 
 @contextmanager
@@ -123,6 +121,14 @@ def _stores(uri: str | None) -> Iterator[tuple[Callable[[str], Driver], Path, Co
             return driver
 
         yield open_store, Path(folder), conditions(open_store("conditions"), Path(folder))
+
+
+def _report_of_services(
+    store: str | None, json_file: Path | None, measure: Callable[[str], list[Figure]]
+) -> None:
+    """Measure services, which are processes of their own, on the store of a URI or on a new SQLite file."""
+    with _stores(store) as (_, folder, found):
+        _report(found, measure(store or f"sqlite:///{folder}/services.db"), json_file)
 
 
 def _report(found: Conditions, figures: Sequence[Figure], json_file: Path | None) -> None:

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 
-from bench.report import Figure
+from bench.report import Figure, against
 from bench.services import free_port
 from queues.models import Address, Caller
 from queues.service.messages import Draft
@@ -75,21 +75,14 @@ def measure(uri: str, *, seconds: float) -> list[Figure]:
             service.subscriptions.purge(address)  # what is left is nobody's
         crowds = [_crowd(service, uri, hangs=hangs) for hangs in (False, True)]
     table = "Fan-out: one notifier process, one subscriber on loopback, 200-byte messages; the ratio is to the goal"
-    p99 = steady.percentile(0.99)
     return [
-        Figure(
-            table=table,
-            load="deliveries/s from a backlog",
-            columns={"measured": flood.rate()},
-            ratio=flood.rate() / LEAST_RATE,
-            at_least=1.0,
-        ),
-        Figure(
+        against(LEAST_RATE, flood.rate(), table=table, load="deliveries/s from a backlog", least=True),
+        against(
+            LONGEST,
+            steady.percentile(0.99),
             table=table,
             load=f"p99 from post to delivery at {LEAST_RATE // 2:,}/s, ms",
-            columns={"measured": p99},
-            ratio=p99 / LONGEST,
-            at_most=1.0,
+            most=True,
         ),
         *(
             Figure(

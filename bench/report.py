@@ -39,6 +39,20 @@ def _verdict(met: bool, goal: str) -> str:
     return f"{'met' if met else 'MISSED'} ({goal})"
 
 
+def against(
+    goal: float, measured: float, *, table: str, load: str, least: bool = False, most: bool = False
+) -> Figure:
+    """Return a figure whose yardstick is a goal: the `least` it should be, or the `most`, or just to compare."""
+    return Figure(
+        table=table,
+        load=load,
+        columns={"measured": measured},
+        ratio=measured / goal,
+        at_least=1.0 if least else None,
+        at_most=1.0 if most else None,
+    )
+
+
 def text(conditions: Conditions, figures: Sequence[Figure]) -> str:
     """Return conditions and tables."""
     parts = ["\n".join(f"{name}: {value}" for name, value in conditions.lines())]

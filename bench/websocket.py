@@ -14,7 +14,7 @@ from contextlib import AsyncExitStack
 import psutil
 from aiohttp import ClientSession, ClientWebSocketResponse, TCPConnector
 
-from bench.report import Figure
+from bench.report import Figure, against
 from bench.services import HOST, free_port, running, wait_for, worker_of
 
 LEAST_RATE = 3_000  # requests per second that one process should answer
@@ -47,41 +47,16 @@ async def _measure(url: str, worker: psutil.Process, seconds: float) -> list[Fig
         latencies = await _crowd(session, url)
     table = "Websocket: one process; the ratio is to the goal"
     p50, p99 = latencies[len(latencies) // 2], latencies[int(len(latencies) * 0.99)]
+    posts = f"posts of 200 bytes over {_CLIENTS} connections, per second"
+    allowed = "the same, as the processor time of the service allows"
+    idle = f"memory with {_IDLE:,} idle connections, MiB"
+    crowd = f"from a post to {_CROWD:,} subscribers, ms"
     return [
-        Figure(
-            table=table,
-            load=f"posts of 200 bytes over {_CLIENTS} connections, per second",
-            columns={"measured": rate},
-            ratio=rate / LEAST_RATE,
-            at_least=1.0,
-        ),
-        Figure(
-            table=table,
-            load="the same, as the processor time of the service allows",
-            columns={"measured": 1 / cost},
-            ratio=1 / cost / LEAST_RATE,
-            at_least=1.0,
-        ),
-        Figure(
-            table=table,
-            load=f"memory with {_IDLE:,} idle connections, MiB",
-            columns={"measured": size},
-            ratio=size / LARGEST,
-            at_most=1.0,
-        ),
-        Figure(
-            table=table,
-            load=f"p50 from a post to {_CROWD:,} subscribers, ms",
-            columns={"measured": p50},
-            ratio=p50 / LONGEST,
-        ),
-        Figure(
-            table=table,
-            load=f"p99 from a post to {_CROWD:,} subscribers, ms",
-            columns={"measured": p99},
-            ratio=p99 / LONGEST,
-            at_most=1.0,
-        ),
+        against(LEAST_RATE, rate, table=table, load=posts, least=True),
+        against(LEAST_RATE, 1 / cost, table=table, load=allowed, least=True),
+        against(LARGEST, size, table=table, load=idle, most=True),
+        against(LONGEST, p50, table=table, load=f"p50 {crowd}"),
+        against(LONGEST, p99, table=table, load=f"p99 {crowd}", most=True),
     ]
 
 
