@@ -152,3 +152,22 @@ def ids(messages: Iterable[Message]) -> list[str]:
 
 def bodies(messages: Iterable[Message]) -> list[str]:
     return [message.body.decode() for message in messages]
+
+
+def bring_nothing_new(queue: Probe) -> None:
+    """Take from a queue, which holds some messages, look at it and empty it: nobody who watches it has to know."""
+    claim = queue.claim(5)
+    queue.renew(claim.id, ttl=600)
+    queue.delete(claim.messages[0].id, claim.id)
+    queue.delete_many([message.id for message in claim.messages], [claim.id])
+    queue.release(claim.id)
+    queue.pop(2)
+    queue.try_claim(ttl=60)
+    queue.try_claim()
+    queue.clock.advance(60)
+    queue.expire()
+    queue.stats()
+    queue.store.outlook(queue.address, now=queue.clock.now)
+    queue.purge()
+    queue.store.subscribe(queue.address, "stamp")
+    queue.store.unsubscribe(queue.address, "stamp")

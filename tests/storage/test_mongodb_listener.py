@@ -18,7 +18,7 @@ from queues.ports import Driver
 from storage.registry import connect
 from tests import servers
 from tests.acceptance.faults import Proxy
-from tests.storage.probe import Clock, Probe
+from tests.storage.probe import Clock, Probe, bring_nothing_new
 from tests.storage.test_watching import Bell, settle
 
 MEMBERS = 3
@@ -95,20 +95,7 @@ def test_what_is_taken_or_looked_at_wakes_nobody(queue: Probe) -> None:
     bell = watch(queue)
     settle(queue, bell)
 
-    claim = queue.claim(5)
-    queue.renew(claim.id, ttl=600)
-    queue.delete(claim.messages[0].id, claim.id)
-    queue.delete_many([message.id for message in claim.messages], [claim.id])
-    queue.release(claim.id)
-    queue.pop(2)
-    queue.try_claim(ttl=60)
-    queue.try_claim()
-    queue.clock.advance(60)
-    queue.expire()
-    queue.stats()
-    queue.purge()
-    queue.store.subscribe(queue.address, "stamp")
-    queue.store.unsubscribe(queue.address, "stamp")
+    bring_nothing_new(queue)
     tell_of_another(queue)
 
     assert bell.silent()

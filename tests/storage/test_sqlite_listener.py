@@ -19,7 +19,7 @@ from storage.registry import connect
 from storage.sqlite_file import SqliteFile
 from tests import servers
 from tests.storage.moving import Passage
-from tests.storage.probe import Clock, Probe
+from tests.storage.probe import Clock, Probe, bring_nothing_new
 from tests.storage.test_watching import Bell
 
 PAGE = 4096  # bytes of the file that SQLite reads at once
@@ -165,21 +165,7 @@ def test_what_is_taken_or_looked_at_wakes_nobody(
     lookouts.look()
     bell.forget()
 
-    claim = acting.claim(5)
-    acting.renew(claim.id, ttl=600)
-    acting.delete(claim.messages[0].id, claim.id)
-    acting.delete_many([message.id for message in claim.messages], [claim.id])
-    acting.release(claim.id)
-    acting.pop(2)
-    acting.try_claim(ttl=60)
-    acting.try_claim()
-    acting.clock.advance(60)
-    acting.expire()
-    acting.stats()
-    acting.store.outlook(acting.address, now=acting.clock.now)
-    acting.purge()
-    acting.store.subscribe(acting.address, "stamp")
-    acting.store.unsubscribe(acting.address, "stamp")
+    bring_nothing_new(acting)
     acting.other().post("a")
     acting.drop()
     lookouts.look()

@@ -132,7 +132,10 @@ def test_what_was_claimed_just_when_the_client_goes_is_given_back(monkeypatch):
     run(scenario())
 
 
-def test_a_store_that_fails_meanwhile_is_told(monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "status"), [(StoreUnavailable, 503), (ZeroDivisionError, 500)], ids=["store", "mistake"]
+)
+def test_what_fails_meanwhile_is_told_and_costs_no_connection(monkeypatch, error, status):
     async def scenario() -> None:
         async with world(notifying=False) as w:
             client = await w.connect()
@@ -140,29 +143,11 @@ def test_a_store_that_fails_meanwhile_is_told(monkeypatch):
             await until_waiting(w)
 
             def fail(*_: object, **__: object) -> None:
-                raise StoreUnavailable
+                raise error
 
             monkeypatch.setattr(w.driver.messages, "claim", fail)
             await w.post(1)
-            assert (await client.reply())["headers"]["status"] == 503
-            await client.do("ping_node", 204)
-
-    run(scenario())
-
-
-def test_a_mistake_of_ours_meanwhile_is_told_and_costs_no_connection(monkeypatch):
-    async def scenario() -> None:
-        async with world(notifying=False) as w:
-            client = await w.connect()
-            await client.send("claim_create", queue_name="q", wait=20)
-            await until_waiting(w)
-
-            def fail(*_: object, **__: object) -> None:
-                raise ZeroDivisionError
-
-            monkeypatch.setattr(w.driver.messages, "claim", fail)
-            await w.post(1)
-            assert (await client.reply())["headers"]["status"] == 500
+            assert (await client.reply())["headers"]["status"] == status
             await client.do("ping_node", 204)
 
     run(scenario())
