@@ -6,7 +6,7 @@ import asyncio
 import sys
 import time
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gunicorn.asgi import websocket as gunicorn_websocket  # type: ignore[import-untyped]
 from gunicorn.asgi.protocol import ASGIProtocol  # type: ignore[import-untyped]
@@ -28,7 +28,6 @@ _HANDSHAKE = 10.0  # seconds that a client has to become one
 _PONG = 0xA
 _MOST_UNREAD = 1024 * 1024  # bytes that may wait to be sent when one more ping is answered
 _FLUSH = 1.0  # seconds that a client has to take what was sent before its connection was closed
-_PINGS = 2  # intervals of silence after which a client is given up
 _AS_CODE = 3000  # that falcon adds to a status to have a code by which a connection is refused
 _SPARE = 100  # connections beyond the bound, to be refused politely
 
@@ -118,11 +117,11 @@ class SocketProtocol(gunicorn_websocket.WebSocketProtocol):  # type: ignore[misc
 
     def __init__(self, *args: Any, **named: Any) -> None:  # noqa: ANN401 - gunicorn's
         super().__init__(*args, **named)
-        self._heard = time.monotonic()
+        self._silence = Silence(self.ping_interval, time.monotonic())
 
     async def run(self) -> None:
         """Serve, and ping now and then."""
-        self._ping_later()
+        self._check_later(self.ping_interval)
         try:
             await super().run()
         finally:
@@ -130,7 +129,7 @@ class SocketProtocol(gunicorn_websocket.WebSocketProtocol):  # type: ignore[misc
 
     def feed_data(self, data: bytes) -> None:
         """Take what the client sent."""
-        self._heard = time.monotonic()
+        self._silence.end(time.monotonic())
         super().feed_data(data)
 
     async def _send(self, message: dict[str, Any]) -> None:
@@ -159,15 +158,48 @@ class SocketProtocol(gunicorn_websocket.WebSocketProtocol):  # type: ignore[misc
         order = sys.byteorder
         return (int.from_bytes(payload, order) ^ int.from_bytes(mask, order)).to_bytes(size, order)
 
-    def _ping_later(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(self.ping_interval, self._ping)
+    def _check_later(self, delay: float) -> None:
+        self._timer = asyncio.get_running_loop().call_later(delay, self._check)
 
-    def _ping(self) -> None:
-        silence = time.monotonic() - self._heard
-        if silence > _PINGS * self.ping_interval:
+    def _check(self) -> None:
+        step = self._silence.step(time.monotonic())
+        if step.ends:
             self.transport.abort()
             return
-        if self.accepted and not self.closed and silence >= self.ping_interval:
+        if step.asks and self.accepted and not self.closed:
             self.transport.write(b"\x89\x00")
-        self._ping_later()
+        self._check_later(step.delay)
+
+
+class Step(NamedTuple):
+    """What to do about a silent client, and in how many seconds to look again."""
+
+    delay: float
+    asks: bool = False
+    ends: bool = False
+
+
+class Silence:
+    """How long a client has been silent: it is asked after one interval, and given up a whole one after that."""
+
+    def __init__(self, interval: float, now: float) -> None:
+        """Begin at `now`; both are in seconds."""
+        self._interval = interval
+        self._asked = False
+        self._since = now
+
+    def end(self, now: float) -> None:
+        """Note that the client said something."""
+        self._since = now
+        self._asked = False
+
+    def step(self, now: float) -> Step:
+        """Return what is due at `now`."""
+        left = self._since + self._interval - now
+        if left > 0:
+            return Step(left)
+        if self._asked:
+            return Step(0, ends=True)
+        self._asked = True
+        self._since = now
+        return Step(self._interval, asks=True)

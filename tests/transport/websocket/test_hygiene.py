@@ -292,11 +292,35 @@ def test_who_reads_is_not_disconnected_however_much_comes_at_once(monkeypatch):
 # --- silence
 
 
+@pytest.mark.parametrize("late", [0, 0.02, 5], ids=["in time", "a little late", "late"])
+def test_who_answers_is_asked_again_and_again_however_late_the_timer_is(late):
+    now = 0.0
+    silence = server_module.Silence(20, now)
+    asked = 0
+    delay = 20.0
+    for _ in range(100):
+        now += delay + late
+        step = silence.step(now)
+        assert not step.ends
+        if step.asks:
+            asked += 1
+            silence.end(now + 0.01)
+        delay = step.delay
+    assert asked >= 40
+
+
+def test_who_does_not_answer_is_given_up_after_an_interval():
+    silence = server_module.Silence(20, 0)
+    assert silence.step(20) == (20, True, False)
+    assert silence.step(39.9).ends is False
+    assert silence.step(40).ends is True
+
+
 def test_a_silent_client_is_pinged_and_stays_as_long_as_it_answers():
     async def scenario() -> None:
-        async with world(websocket={"ping_interval": 0.5}) as w:
+        async with world(websocket={"ping_interval": 1.5}) as w:
             client = await w.connect(autoping=False)
-            for _ in range(3):
+            for _ in range(2):
                 assert (await client.socket.receive(10)).type is WSMsgType.PING
                 await client.socket.pong()
             await client.do("ping_node", 204)
