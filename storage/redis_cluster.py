@@ -22,38 +22,20 @@ from redis.exceptions import (
     ConnectionError,  # noqa: A004 - redis-py's, which is no OSError
     MovedError,
     RedisError,
-    ResponseError,
     TimeoutError,  # noqa: A004 - redis-py's, which is no OSError
     TryAgainError,
 )
 
+from storage.redis_server import Command, Server
 from storage.shared_call import SharedCall
 
 Node: TypeAlias = tuple[str, int]  # host and port
-Command: TypeAlias = Sequence[Any]  # a word of the command each
 
 #: By which a node says that it has not carried out a command. ASK is not followed: the other node has
 #: some of a queue's keys only, until the whole slot has moved.
 _REFUSALS = (MovedError, AskError, ClusterDownError, TryAgainError)
 
 _PAUSE = 0.05  # seconds until a command is sent again that a node cannot carry out now
-
-
-def send(client: Redis, commands: Sequence[Command]) -> list[Any]:
-    """Send commands at once over one connection and return the answers, of which some may be a ResponseError.
-
-    Raises what redis-py raises if they did not all get an answer.
-    """
-    if len(commands) == 1:
-        try:
-            return [client.execute_command(*commands[0])]  # type: ignore[no-untyped-call]
-        except ResponseError as refusal:
-            return [refusal]
-    with client.pipeline(transaction=False) as pipeline:
-        for command in commands:
-            pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
-        answers: list[Any] = pipeline.execute(raise_on_error=False)
-        return answers
 
 
 class Cluster:
@@ -71,23 +53,23 @@ class Cluster:
         self._known = list(seeds)  # nodes that can tell who has which slot
         self._owners: dict[int, Node] = {}  # by slot
         self._stale = True  # whether to ask for the owners anew
-        self._clients: dict[Node, Redis] = {}
+        self._servers: dict[Node, Server] = {}
         self._look = SharedCall(self._find_owners)
         self._hub: Node | None = None  # the node that was listened at last
 
     def close(self) -> None:
         """Close every connection."""
-        for client in list(self._clients.values()):
-            client.close()
+        for server in list(self._servers.values()):
+            server.close()
 
     def send(self, key: str, commands: Sequence[Command]) -> list[Any]:
-        """Send commands on one key; see the function `send`."""
+        """Send commands on one key; see `Server.send`."""
         until = time.monotonic() + self._timeout
         slot = key_slot(key.encode())
         node = self._owner(slot)
         for pause in chain([0.0], repeat(_PAUSE)):
             try:
-                answers = send(self._client(node), commands)
+                answers = self._server(node).send(commands)
             except (ConnectionError, TimeoutError):
                 self._stale = True  # perhaps another node takes over
                 raise
@@ -106,18 +88,18 @@ class Cluster:
         """Return a client of each node that has slots."""
         if self._stale:
             self._look()
-        return [self._client(node) for node in sorted(set(self._owners.values()))]
+        return [self._server(node).client for node in sorted(set(self._owners.values()))]
 
     def hub(self) -> Redis:
         """Return a client of a node, another one than last time: what is published at one all of them hear."""
         self._look()  # whoever only listens would never learn that nodes came and went
         nodes = set(self._owners.values())
         (self._hub,) = random.sample(sorted(nodes - {self._hub} or nodes), 1)
-        return self._client(self._hub)
+        return self._server(self._hub).client
 
     def hears(self, connection: Connection) -> bool:
         """Tell whether the node at the other end is in touch with the others."""
-        client = self._client((connection.host, connection.port))
+        client = self._server((connection.host, connection.port)).client
         facts = client.execute_command("CLUSTER INFO")  # type: ignore[no-untyped-call]
         return bool(facts["cluster_state"] == "ok")
 
@@ -130,11 +112,11 @@ class Cluster:
             self._stale = True
             raise RedisError(f"No node of the cluster has slot {slot}") from None
 
-    def _client(self, node: Node) -> Redis:
-        client = self._clients.get(node)
-        if client is None:
-            client = self._clients.setdefault(node, self._connect(node, self._timeout))
-        return client
+    def _server(self, node: Node) -> Server:
+        server = self._servers.get(node)
+        if server is None:
+            server = self._servers.setdefault(node, Server(self._connect(node, self._timeout)))
+        return server
 
     def _find_owners(self) -> None:
         """Ask one node after the other until one knows."""
@@ -164,4 +146,4 @@ class Cluster:
             known += [node for node in nodes if node not in known]
         self._stale = False
         self._known, self._owners = known, owners
-        self._clients = {node: client for node, client in self._clients.items() if node in known}
+        self._servers = {node: server for node, server in self._servers.items() if node in known}

@@ -32,7 +32,8 @@ from redis.sentinel import MasterNotFoundError, SentinelConnectionPool
 
 from queues.errors import StoreUnavailable, StoreUnsupported
 from queues.models import Durability
-from storage.redis_cluster import Cluster, Command, Node, send
+from storage.redis_cluster import Cluster, Node
+from storage.redis_server import Command, Server
 from storage.server_clock import ServerClock
 
 _SCRIPTS: Final = files("storage").joinpath("lua")
@@ -205,10 +206,11 @@ class _OneServer:
 
     def __init__(self, client: Redis) -> None:
         self._client = client
+        self._server = Server(client)
 
     def send(self, _key: str, commands: Sequence[Command]) -> list[Any]:
         """Send commands at once."""
-        return send(self._client, commands)
+        return self._server.send(commands)
 
     def primaries(self) -> Sequence[Redis]:
         """Return the only client."""
@@ -231,7 +233,7 @@ class _OneServer:
 
     def close(self) -> None:
         """Close every connection."""
-        self._client.close()
+        self._server.close()
 
 
 def _checked(answer: Any) -> Any:  # noqa: ANN401 - what Redis answers
