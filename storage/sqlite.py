@@ -23,6 +23,7 @@ from queues.errors import (
     FanOutChanged,
     MessageClaimed,
     QueueNotFound,
+    StoreDamaged,
     StoreUnsupported,
 )
 from queues.identity import message_id, place_of
@@ -263,6 +264,8 @@ class SqliteMessages:
             rows = list(takewhile(lambda row: not row[4], ready))
             places = json.dumps([row[0] for row in rows])
             found = connection.execute(_SQL["message_get"], (queue.pile, places)).fetchall()
+            if len(found) != len(rows):
+                raise StoreDamaged("The SQLite file is damaged: a queue and its index do not agree.")
             remove(connection, queue, rows)
             messages = [queue.message(row) for row in found]
             return Popped(messages=messages, sealed_next=len(rows) < len(ready))

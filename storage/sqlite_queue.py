@@ -7,8 +7,9 @@ import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
+from zlib import crc32
 
-from queues.errors import QueueMoved
+from queues.errors import QueueMoved, StoreDamaged
 from queues.identity import message_id, new_generation, place_of
 from queues.models import Address, Message
 from storage.statements import load
@@ -68,10 +69,10 @@ class QueueHeader:
         )
 
     def message(self, row: Row) -> Message:
-        """Build a message from (seq, body, created, expires, client, sealed, claim id, claims)."""
+        """Build a message from (seq, body, created, expires, client, sealed, claim id, claims, checksum)."""
         return Message(
             id=message_id(row[0], self.generation),
-            body=row[1],
+            body=whole(row[1], row[8]),
             created=row[2],
             expires=row[3],
             client_id=row[4],
@@ -84,6 +85,13 @@ class QueueHeader:
         """Return the places that the ids name, those of other queues left out, as JSON."""
         places = (place_of(id_, self.generation) for id_ in ids)
         return json.dumps([place for place in places if place is not None])
+
+
+def whole(body: bytes | None, checksum: int | None) -> bytes:
+    """Return a body as it was stored. Raises StoreDamaged if it is not what it was, or gone."""
+    if body is None or crc32(body) != checksum:
+        raise StoreDamaged("The SQLite file is damaged: the body of a message is not what was stored.")
+    return body
 
 
 def load_queue(connection: sqlite3.Connection, address: Address) -> QueueHeader | None:

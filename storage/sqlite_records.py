@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from queues.errors import StoreDamaged
 from queues.models import Record
 from storage.sqlite_file import SqliteFile
 from storage.statements import load
@@ -63,4 +64,8 @@ class SqliteRecords:
 
 
 def _record(kind: str, scope: str, name: str, v: int, revision: int, data: bytes) -> Record:
-    return Record(kind=kind, scope=scope, name=name, v=v, revision=revision, data=msgspec.json.decode(data))
+    try:
+        found = msgspec.json.decode(data)
+    except msgspec.DecodeError as error:
+        raise StoreDamaged(f"The SQLite file is damaged: a record of kind {kind} cannot be read.") from error
+    return Record(kind=kind, scope=scope, name=name, v=v, revision=revision, data=found)

@@ -6,8 +6,9 @@ import json
 import sqlite3
 from collections.abc import Sequence
 from typing import Final
+from zlib import crc32
 
-from queues.errors import KeyReused
+from queues.errors import KeyReused, StoreDamaged
 from queues.identity import message_id, new_claim_id
 from queues.models import Address, Claim, DeadLetter, Lease, NewMessage, Once, Posted
 from storage.sqlite_queue import (
@@ -50,7 +51,8 @@ def append(
     """Put messages at the end, which is news."""
     (payload,) = connection.execute(_SQL["payload_last"]).fetchone()
     connection.executemany(
-        _SQL["payload_insert"], [(payload + i, message.body) for i, message in enumerate(messages, 1)]
+        _SQL["payload_insert"],
+        [(payload + i, message.body, crc32(message.body)) for i, message in enumerate(messages, 1)],
     )
     rows = [
         (
@@ -136,7 +138,9 @@ def take_lease(
     queue.free -= count
     queue.claimed += count
     queue.expect(until)
-    rows = connection.execute(_SQL["message_of_claim"], (n,))
+    rows = connection.execute(_SQL["message_of_claim"], (n,)).fetchall()
+    if len(rows) != count:
+        raise StoreDamaged("The SQLite file is damaged: a queue and its index do not agree.")
     return Claim(
         id=id_,
         ttl=lease.ttl,

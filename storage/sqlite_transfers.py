@@ -9,6 +9,7 @@ import json
 import sqlite3
 from collections.abc import Sequence
 from typing import Final
+from zlib import crc32
 
 from queues.errors import MoveInterrupted, QueueMoved
 from queues.models import Address, Cargo, KeptClaim, KeptMessage, KeptPost, Outline
@@ -28,6 +29,7 @@ from storage.sqlite_queue import (
     create_queue,
     load_queue,
     new_pile,
+    whole,
 )
 from storage.statements import load
 
@@ -254,7 +256,7 @@ def _messages(rows: Sequence[Row]) -> dict[int, KeptMessage]:
     return {
         row[0]: KeptMessage(
             place=row[0],
-            body=row[1],
+            body=whole(row[1], row[9]),
             created=row[2],
             expires=row[3],
             visible=row[4],
@@ -297,7 +299,7 @@ def _load_messages(connection: sqlite3.Connection, queue: QueueHeader, cargo: Ca
         if message is None:
             continue
         payload += 1
-        connection.execute(_SQL["payload_insert"], (payload, message.body))
+        connection.execute(_SQL["payload_insert"], (payload, message.body, crc32(message.body)))
         claim = None if message.claim_id is None else _claim_number(connection, queue, message.claim_id)
         state = DELAYED if message.visible else READY
         connection.execute(

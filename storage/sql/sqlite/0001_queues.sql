@@ -79,8 +79,9 @@ CREATE INDEX message_by_claim ON message (claim) WHERE claim IS NOT NULL;
 
 -- The large, unchanging part, so that a claim does not rewrite it.
 CREATE TABLE payload (
-    n    INTEGER PRIMARY KEY,
-    body BLOB NOT NULL
+    n        INTEGER PRIMARY KEY,
+    body     BLOB NOT NULL,
+    checksum INTEGER NOT NULL           -- CRC-32 of the body: SQLite itself would not notice what a disk does to it
 );
 
 CREATE TABLE claim (

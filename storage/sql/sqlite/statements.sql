@@ -62,7 +62,7 @@ DELETE FROM pile WHERE n = ?
 SELECT coalesce(max(n), 0) FROM payload
 
 -- name: payload_insert
-INSERT INTO payload (n, body) VALUES (?, ?)
+INSERT INTO payload (n, body, checksum) VALUES (?, ?, ?)
 
 -- name: payload_delete
 DELETE FROM payload WHERE n IN (SELECT value FROM json_each(?))
@@ -75,8 +75,8 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, ?)
 DELETE FROM message WHERE pile = ? AND seq IN (SELECT value FROM json_each(?))
 
 -- name: message_get
-SELECT m.seq, p.body, m.created, m.expires, m.client, m.sealed, c.id, m.claims
-FROM message m JOIN payload p ON p.n = m.payload LEFT JOIN claim c ON c.n = m.claim
+SELECT m.seq, p.body, m.created, m.expires, m.client, m.sealed, c.id, m.claims, p.checksum
+FROM message m LEFT JOIN payload p ON p.n = m.payload LEFT JOIN claim c ON c.n = m.claim
 WHERE m.pile = ? AND m.seq IN (SELECT value FROM json_each(?))
 ORDER BY m.seq
 
@@ -99,10 +99,10 @@ WITH chosen (seq) AS MATERIALIZED (
         ORDER BY seq LIMIT :limit)
     ORDER BY 1 LIMIT :limit
 )
-SELECT m.seq, p.body, m.created, m.expires, m.client, m.sealed, c.id, m.claims
+SELECT m.seq, p.body, m.created, m.expires, m.client, m.sealed, c.id, m.claims, p.checksum
 FROM chosen
 CROSS JOIN message m ON m.pile = :pile AND m.seq = chosen.seq
-JOIN payload p ON p.n = m.payload LEFT JOIN claim c ON c.n = m.claim
+LEFT JOIN payload p ON p.n = m.payload LEFT JOIN claim c ON c.n = m.claim
 ORDER BY m.seq
 
 -- name: message_locate
@@ -139,9 +139,9 @@ SET state = 2, claim = :claim, claims = claims + 1,
 WHERE pile = :pile AND state = 0 AND seq <= :last
 
 -- name: message_of_claim
-SELECT m.seq, p.body, m.created, m.expires, m.client, m.sealed, c.id, m.claims
+SELECT m.seq, p.body, m.created, m.expires, m.client, m.sealed, c.id, m.claims, p.checksum
 FROM claim c
-CROSS JOIN message m ON m.claim = c.n JOIN payload p ON p.n = m.payload
+CROSS JOIN message m ON m.claim = c.n LEFT JOIN payload p ON p.n = m.payload
 WHERE c.n = ? ORDER BY m.seq
 
 -- name: message_extend

@@ -18,14 +18,14 @@ SELECT n, kind, key FROM touched NOT INDEXED WHERE pile = ? AND n > ? ORDER BY n
 
 -- name: message_range
 SELECT m.seq, p.body, m.created, m.expires, CASE m.state WHEN 1 THEN m.visible ELSE 0 END,
-       m.client, m.sealed, c.id, m.claims
-FROM message m JOIN payload p ON p.n = m.payload LEFT JOIN claim c ON c.n = m.claim
+       m.client, m.sealed, c.id, m.claims, p.checksum
+FROM message m LEFT JOIN payload p ON p.n = m.payload LEFT JOIN claim c ON c.n = m.claim
 WHERE m.pile = ? AND m.seq > ? ORDER BY m.seq LIMIT ?
 
 -- name: message_some
 SELECT m.seq, p.body, m.created, m.expires, CASE m.state WHEN 1 THEN m.visible ELSE 0 END,
-       m.client, m.sealed, c.id, m.claims
-FROM message m JOIN payload p ON p.n = m.payload LEFT JOIN claim c ON c.n = m.claim
+       m.client, m.sealed, c.id, m.claims, p.checksum
+FROM message m LEFT JOIN payload p ON p.n = m.payload LEFT JOIN claim c ON c.n = m.claim
 WHERE m.pile = ? AND m.seq IN (SELECT value FROM json_each(?))
 
 -- name: message_load
