@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import struct
 import threading
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _CONNECTIONS = 1000  # kept open by one worker at a time, beside those that it serves
 _READ_TIMEOUT = 10  # seconds without a byte after which a client is given up
+_LINGER = 5.0  # ms that a thread stays with a client that has its answer
 _JANITOR_END = 5.0  # seconds that a step of the janitor's may take when the process ends
 
 
@@ -98,13 +100,34 @@ class _JanitorThread:
 
 
 class PatientWorker(ThreadWorker):  # type: ignore[misc]
-    """A worker whose threads do not wait forever for clients that stop sending."""
+    """A worker whose threads do not wait forever for clients that stop sending, and stay with those that go on."""
+
+    def __init__(self, *args: Any, **named: Any) -> None:  # noqa: ANN401 - gunicorn's
+        super().__init__(*args, **named)
+        self._queued: set[Any] = set()  # connections that have no thread yet
 
     def enqueue_req(self, conn: Any) -> None:  # noqa: ANN401 - gunicorn has no types
         """Bound every read from the connection, and hand it to a thread."""
         seconds = struct.pack("ll", _READ_TIMEOUT, 0)
         conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, seconds)
+        self._queued.add(conn)
         super().enqueue_req(conn)
+
+    def handle(self, conn: Any) -> Any:  # noqa: ANN401 - gunicorn has no types
+        """Serve a request, and those that follow it at once: a third of what serving costs is to change threads."""
+        self._queued.discard(conn)
+        goes_on = super().handle(conn)
+        while goes_on is True and self._follows(conn):
+            goes_on = super().handle(conn)
+        return goes_on
+
+    def _follows(self, conn: Any) -> bool:  # noqa: ANN401 - gunicorn has no types
+        """Tell whether the client says something more within a moment in which nobody else needs the thread."""
+        if self._queued or not self.alive:
+            return False
+        poll = select.poll()  # takes any descriptor, as select does not
+        poll.register(conn.sock, select.POLLIN)
+        return bool(poll.poll(_LINGER))
 
     def handle_exit(self, *signal: Any) -> None:  # noqa: ANN401 - gunicorn has no types
         """Begin to end: whoever waits for messages waits no longer."""
