@@ -42,8 +42,8 @@ format: .venv/.tests  ## mend style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: .venv/.tests  ## measure: cost by depth of the queue, and the hot path against bare sqlite3
-	$(BIN)/python -m bench
+bench: .venv/.tests  ## measure against the goals, on every store that is to be had
+	$(BIN)/python -m bench goals $(ARGS)
 
 clean:  ## remove what the chores made, but no data
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,7 +1,8 @@
-"""The command line: `python -m bench [depth|fanout|hotpath|memory|waiting|websocket]`; without a name, a short version of everything."""
+"""The command line: `python -m bench`, or `hermod bench`."""
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -11,9 +12,9 @@ from tempfile import TemporaryDirectory
 
 import click
 
-from bench import depth, fanout, hotpath, memory, sockets, waiting, websocket
+from bench import contest, depth, fanout, goals, hotpath, memory, services, waiting, websocket
 from bench.conditions import Conditions, conditions
-from bench.report import Figure, save, text
+from bench.report import Figure, save, stated, text
 from queues.ports import Driver
 from storage.registry import connect
 
@@ -30,17 +31,43 @@ _JSON = click.option(
 )
 
 
-@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def bench() -> None:
+    """Measure Hermod, or another service that speaks the same API."""
+
+
+@bench.command(name="goals")
+@click.option(
+    "--store",
+    "stores",
+    type=click.Choice(services.STORES),
+    multiple=True,
+    default=services.STORES,
+    help="On which store; all by default. Can be repeated.",
+)
+@click.option("--seconds", default=1.0, show_default=True, help="Length of a slice of load.")
+@click.option("--slices", default=3, show_default=True, help="How many of them each load has.")
+@click.option(
+    "--rounds",
+    default=40,
+    show_default=True,
+    help="How often operations on a deep queue are timed; 0: never.",
+)
 @_JSON
-@click.pass_context
-def bench(context: click.Context, json_file: Path | None) -> None:
-    """Measure Hermod; without a command, a short version of everything."""
-    if context.invoked_subcommand is None:
-        with _stores(None) as (open_store, folder, found):
-            figures = hotpath.measure(folder, rounds=200)
-            figures += sockets.measure(folder, seconds=1, slices=3)
-            figures += depth.measure(open_store, size=50_000, rounds=15)
-            _report(found, figures, json_file)
+def _goals(stores: Sequence[str], seconds: float, slices: int, rounds: int, json_file: Path | None) -> None:
+    """Compare the service with its yardsticks, and tell which goals are met."""
+    effort = contest.Effort(seconds=seconds, slices=slices, rounds=rounds)
+    found: dict[str, contest.Measured | str] = {}
+    for store in stores:
+        try:
+            found[store] = measured = contest.measure(store, effort)
+        except services.NotHere as reason:
+            found[store] = f"could not run: {reason}"
+        else:
+            click.echo(f"{stated(measured.conditions)}\n")
+    click.echo(goals.text(found))
+    if json_file is not None:
+        json_file.write_text(json.dumps(goals.document(found), indent=2) + "\n", encoding="utf-8")
 
 
 @bench.command(name="depth")
@@ -77,15 +104,11 @@ def _fanout(seconds: float, store: str | None, json_file: Path | None) -> None:
 
 @bench.command(name="hotpath")
 @click.option("--rounds", default=1000, show_default=True, help="How often each load is timed.")
-@click.option("--seconds", default=2.0, show_default=True, help="Length of a slice of load over sockets.")
-@click.option("--slices", default=5, show_default=True, help="How many of them each load has.")
 @_JSON
-def _hotpath(rounds: int, seconds: float, slices: int, json_file: Path | None) -> None:
-    """Compare posting, claiming and deleting with what bare sqlite3 takes for the same rows."""
+def _hotpath(rounds: int, json_file: Path | None) -> None:
+    """Compare posting, claiming and deleting in one thread with what bare sqlite3 takes for the same rows."""
     with _stores(None) as (_, folder, found):
-        figures = hotpath.measure(folder, rounds=rounds)
-        figures += sockets.measure(folder, seconds=seconds, slices=slices)
-        _report(found, figures, json_file)
+        _report(found, hotpath.measure(folder, rounds=rounds), json_file)
 
 
 @bench.command(name="waiting")

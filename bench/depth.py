@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TypeAlias
@@ -194,27 +194,36 @@ DEBTS: Mapping[str, tuple[str, int]] = {
 }
 
 
-def measure(open_store: Callable[[str], Driver], *, size: int, rounds: int) -> list[Figure]:
-    """Compare `size` messages of every kind with `SMALL` ready ones.
+def measure(
+    open_store: Callable[[str], Driver],
+    *,
+    size: int,
+    rounds: int,
+    kinds: Sequence[str] = tuple(KINDS),
+    without: Collection[str] = (),
+) -> list[Figure]:
+    """Compare `size` messages of every kind with `SMALL` ready ones, in all operations but those left out.
 
     `open_store` returns the store for a population, by its name.
     """
     small_store = open_store("small")
-    stores = [open_store(f"large{number}") for number in range(len(KINDS))]
+    stores = [open_store(f"large{number}") for number in range(len(kinds))]
     for store in (small_store, *stores):
         _warm_up(store)
     small = populate(small_store.messages, _address("small"), "ready", SMALL)
     large = [
         populate(store.messages, _address(f"large{number}"), kind, size)
-        for number, (kind, store) in enumerate(zip(KINDS, stores, strict=True))
+        for number, (kind, store) in enumerate(zip(kinds, stores, strict=True))
     ]
-    figures: dict[str, list[Figure]] = {kind: [] for kind in KINDS}
+    figures: dict[str, list[Figure]] = {kind: [] for kind in kinds}
     for name, operation in OPERATIONS.items():
+        if name in without:
+            continue
         loads: Sequence[Load] = [partial(operation, population) for population in (small, *large)]
         purges = max(2, min(_PURGES, _PURGED // size))
         costs = interleaved(loads, min(rounds, purges) if operation is purge else rounds)
         counts = [steps.count(s, load) for s, load in zip((small_store, *stores), loads, strict=True)]
-        for kind, cost, count in zip(KINDS, costs[1:], counts[1:], strict=True):
+        for kind, cost, count in zip(kinds, costs[1:], counts[1:], strict=True):
             title = f"Depth: {size:,} messages {kind}, against {SMALL:,} ready"
             figures[kind].append(_figure(title, name, (costs[0], counts[0]), (cost, count)))
     for population in (small, *large):

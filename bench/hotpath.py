@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bench import rest
-from bench.bare import BareQueue
 from bench.bodies import PRODUCER, body
 from bench.measure import Cost, Load, interleaved
 from bench.report import Figure
+from bench.yardsticks.sqlite import BareQueue
 from queues.models import Address, Lease, NewMessage
 from queues.ports import Driver, MessageStore
 from storage.registry import connect
@@ -25,6 +25,8 @@ from transport.settings import Settings
 from transport.wiring import assemble
 from transport.wsgi.app import create_app
 
+_TARGET = rest.Target()
+
 
 class Queue(Protocol):
     """A queue with messages in it, at some level of the service."""
@@ -32,7 +34,7 @@ class Queue(Protocol):
     def post(self, count: int) -> None:
         """Post so many messages at once."""
 
-    def take(self, count: int) -> None:
+    def take(self, count: int) -> object:
         """Claim so many messages, then delete them."""
 
 
@@ -73,27 +75,27 @@ class WsgiQueue:
 
     def take(self, count: int) -> None:
         """Claim so many messages, then delete them."""
-        ids = rest.claimed(self.call(rest.claim(count)))
+        ids = rest.found(self.call(rest.claim(count)))
         self.call(rest.delete(ids))
         assert len(ids) == count
 
     def call(self, request: rest.Request) -> bytes:
         """Send a request and return the body of the answer."""
         seen: list[str] = []
-        answer = self._app(request.environ(), lambda status, _headers: seen.append(status))
-        assert seen[0].startswith(str(request.status)), seen
+        answer = self._app(request.environ(_TARGET), lambda status, _headers: seen.append(status))
+        assert int(seen[0][:3]) in request.statuses, seen
         return b"".join(answer)
 
 
 #: The hot path: what is done, and how many messages that moves. More is posted than is taken.
-LOADS: Mapping[str, tuple[Callable[[Queue], None], int]] = {
+LOADS: Mapping[str, tuple[Callable[[Queue], object], int]] = {
     "post 1": (lambda queue: queue.post(1), 1),
     "post 10": (lambda queue: queue.post(10), 10),
     "claim 10 + delete 10": (lambda queue: queue.take(10), 10),
 }
 
 
-def _load(operation: Callable[[Queue], None], queue: Queue) -> Iterator[None]:
+def _load(operation: Callable[[Queue], object], queue: Queue) -> Iterator[None]:
     yield
     operation(queue)
     yield

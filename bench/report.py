@@ -55,34 +55,49 @@ def against(
 
 def text(conditions: Conditions, figures: Sequence[Figure]) -> str:
     """Return conditions and tables."""
-    parts = ["\n".join(f"{name}: {value}" for name, value in conditions.lines())]
-    for title, rows in groupby(figures, key=lambda figure: figure.table):
-        parts.append(f"{title}\n\n{_table(list(rows))}")
+    parts = [stated(conditions)]
+    for title, group in groupby(figures, key=lambda figure: figure.table):
+        rows = list(group)
+        heads = ["load", *rows[0].columns, "ratio", "goal"]
+        cells = [[row.load, *row.columns.values(), f"{row.ratio:.2f}", row.verdict] for row in rows]
+        parts.append(f"{title}\n\n{table(heads, cells)}")
     return "\n\n".join(parts)
 
 
 def save(path: Path, conditions: Conditions, figures: Sequence[Figure]) -> None:
     """Write everything to a JSON file."""
-    document: dict[str, Any] = {
-        "conditions": asdict(conditions),
-        "figures": [{**asdict(figure), "verdict": figure.verdict} for figure in figures],
-    }
-    path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    write(path, conditions, {"figures": [{**asdict(each), "verdict": each.verdict} for each in figures]})
 
 
-def _table(figures: Sequence[Figure]) -> str:
-    rows = [["load", *figures[0].columns, "ratio", "goal"]]
-    for figure in figures:
-        cells = [_cell(value) for value in figure.columns.values()]
-        rows.append([figure.load, *cells, f"{figure.ratio:.2f}", figure.verdict])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(_line(row, widths) for row in [rows[0], ["-" * width for width in widths], *rows[1:]])
+def write(path: Path, conditions: Conditions, document: Mapping[str, Any]) -> None:
+    """Write a document to a JSON file, with the conditions."""
+    whole = {"conditions": asdict(conditions), **document}
+    path.write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
 
 
-def _line(row: Sequence[str], widths: Sequence[int]) -> str:
-    first, *numbers, last = row
-    padded = [cell.rjust(width) for cell, width in zip(numbers, widths[1:-1], strict=True)]
-    return "  ".join([first.ljust(widths[0]), *padded, last]).rstrip()
+def stated(conditions: Conditions) -> str:
+    """Return the conditions, a line for each."""
+    return "\n".join(f"{name}: {value}" for name, value in conditions.lines())
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
+    """Return a table; columns of numbers are flush right."""
+    cells = [[_cell(value) for value in row] for row in rows]
+    columns = list(zip(heads, *cells, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    right = [any(map(_is_number, column[1:])) for column in columns]
+    lines = [list(heads), ["-" * width for width in widths], *cells]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if flush else cell.ljust(width)
+            for cell, width, flush in zip(line, widths, right, strict=True)
+        ).rstrip()
+        for line in lines
+    )
+
+
+def _is_number(cell: str) -> bool:
+    return cell.replace(",", "").replace(".", "").lstrip("-").isdigit()
 
 
 def _cell(value: Cell) -> str:

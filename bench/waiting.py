@@ -28,8 +28,8 @@ _POST = json.dumps({"messages": [{"body": "x" * 180, "ttl": 60}]})
 def measure(uri: str, *, rounds: int) -> list[Figure]:
     """Measure on the store of a URI, which other processes can open."""
     port = free_port()
-    with running("api", uri, "--bind", f"{HOST}:{port}", "--workers", "1"):
-        wait_for(port)
+    with running("transport", "api", "--store", uri, "--bind", f"{HOST}:{port}", "--workers", "1") as api:
+        wait_for(port, api)
         figures = []
         for name, queue in (("a queue each", "wait-{}"), ("one queue", "wait")):
             alone = _rounds(port, rounds)

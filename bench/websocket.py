@@ -33,10 +33,12 @@ def measure(uri: str, *, seconds: float) -> list[Figure]:
     """Measure on the store of a URI, which other processes can open."""
     port = free_port()
     with (
-        running("websocket", uri, "--bind", f"{HOST}:{port}", "--workers", "1") as service,
-        running("notifier", uri),
+        running(
+            "transport", "websocket", "--store", uri, "--bind", f"{HOST}:{port}", "--workers", "1"
+        ) as service,
+        running("transport", "notifier", "--store", uri),
     ):
-        wait_for(port)
+        wait_for(port, service)
         return asyncio.run(_measure(f"ws://{HOST}:{port}/", worker_of(service), seconds))
 
 

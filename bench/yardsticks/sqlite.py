@@ -1,4 +1,4 @@
-"""The yardstick: the same rows by sqlite3 alone, as one would write a queue for a single program.
+"""sqlite3 alone: the same rows as one would write a queue for a single program.
 
 One table with one index, one connection, the same settings as the store's, one
 transaction for each step; nothing is checked, counted, or shared.
@@ -11,9 +11,10 @@ import time
 from pathlib import Path
 
 from bench.bodies import PRODUCER, body
+from bench.conditions import BODY_SIZE
 
 _TABLES = """
-CREATE TABLE message (
+CREATE TABLE IF NOT EXISTS message (
     n       INTEGER PRIMARY KEY,
     queue   INTEGER NOT NULL,
     created INTEGER NOT NULL,
@@ -22,9 +23,10 @@ CREATE TABLE message (
     claim   INTEGER,
     body    BLOB NOT NULL
 );
-CREATE INDEX message_free ON message (queue, n) WHERE claim IS NULL;
+CREATE INDEX IF NOT EXISTS message_free ON message (queue, n) WHERE claim IS NULL;
 """
 _INSERT = "INSERT INTO message (queue, created, expires, client, body) VALUES (1, ?, ?, ?, ?)"
+_COUNT = "SELECT count(*) FROM message WHERE queue = 1 AND claim IS NULL"
 _FREE = "SELECT n, body FROM message WHERE queue = 1 AND claim IS NULL ORDER BY n LIMIT ?"
 _CLAIM = "UPDATE message SET claim = ?, expires = ? WHERE n BETWEEN ? AND ? AND queue = 1 AND claim IS NULL"
 _DELETE = "DELETE FROM message WHERE n = ?"
@@ -33,17 +35,23 @@ _DELETE = "DELETE FROM message WHERE n = ?"
 class BareQueue:
     """A queue in a file of its own."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, size: int = BODY_SIZE) -> None:
         self._connection = sqlite3.connect(path, isolation_level=None)
         self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.execute("PRAGMA synchronous = FULL")
         self._connection.executescript(_TABLES)
-        self._body = body()
+        self._body = body(size)
         self._claims = 0
 
     def close(self) -> None:
         """Close the file."""
         self._connection.close()
+
+    def prepare(self, stock: int) -> None:
+        """See to it that so many messages are there."""
+        (there,) = self._connection.execute(_COUNT).fetchone()
+        if there < stock:
+            self.post(stock - there)
 
     def post(self, count: int) -> None:
         """Insert messages, in one transaction."""
@@ -54,15 +62,17 @@ class BareQueue:
         self._connection.executemany(_INSERT, [row] * count)
         execute("COMMIT")
 
-    def take(self, count: int) -> None:
+    def take(self, count: int) -> int:
         """Claim messages in one transaction and delete them in another."""
         execute = self._connection.execute
         self._claims += 1
         execute("BEGIN IMMEDIATE")
         rows = execute(_FREE, (count,)).fetchall()
-        execute(_CLAIM, (self._claims, time.time_ns() // 1_000_000 + 300_000, rows[0][0], rows[-1][0]))
+        if rows:
+            now = time.time_ns() // 1_000_000
+            execute(_CLAIM, (self._claims, now + 300_000, rows[0][0], rows[-1][0]))
         execute("COMMIT")
         execute("BEGIN IMMEDIATE")
         self._connection.executemany(_DELETE, [(n,) for n, _ in rows])
         execute("COMMIT")
-        assert len(rows) == count
+        return len(rows)

@@ -1,0 +1,76 @@
+"""A bare falcon application behind the same gunicorn settings, but none of Hermod's workers.
+
+It reads each request and does nothing, or makes one Lua call on Redis for each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import click
+import falcon
+
+from bench.bodies import body
+from bench.conditions import BODY_SIZE
+from bench.yardsticks.redis import Lua
+from transport.settings import ApiSettings, Settings
+from transport.wsgi.server import RestServer
+
+_MESSAGE = b'{"id":"%032x","href":"/v2/queues/load/messages/0","ttl":86400,"age":0,"body":%s}'
+_CLAIMED = b'{"messages":[' + b",".join(_MESSAGE % (n, body()) for n in range(10)) + b"]}"
+
+
+class _Messages:
+    def __init__(self, store: Lua | None) -> None:
+        self._store = store
+
+    def on_post(self, request: falcon.Request, response: falcon.Response, **_path: str) -> None:
+        document = request.bounded_stream.read()
+        place = self._store.append(document) if self._store else 0
+        response.status = 201
+        response.data = b'{"resources":["/v2/queues/load/messages/%d"]}' % place
+
+    def on_delete(self, _request: falcon.Request, response: falcon.Response, **_path: str) -> None:
+        response.status = 204
+
+
+class _Claims:
+    def on_post(self, request: falcon.Request, response: falcon.Response, **_path: str) -> None:
+        request.bounded_stream.read()
+        response.status = 201
+        response.data = _CLAIMED
+
+
+class BareServer(RestServer):
+    """Nothing of the server but the settings that it gives gunicorn."""
+
+    def __init__(self, settings: Settings, redis: str | None) -> None:
+        self._redis = redis
+        super().__init__(settings)
+
+    def options(self) -> Mapping[str, object]:
+        """Return the options, with gunicorn's own worker."""
+        return {**super().options(), "worker_class": "gthread"}
+
+    def load(self) -> Callable[..., object]:
+        """Return the application."""
+        app = falcon.App()
+        store = Lua(self._redis, BODY_SIZE) if self._redis else None
+        app.add_route("/v2/queues/{queue_name}/messages", _Messages(store))
+        app.add_route("/v2/queues/{queue_name}/claims", _Claims())
+        return app
+
+
+@click.command()
+@click.option("--bind", required=True)
+@click.option("--workers", type=int, required=True)
+@click.option("--threads", type=int, required=True)
+@click.option("--redis", metavar="URI")
+def main(bind: str, workers: int, threads: int, redis: str | None) -> None:
+    """Serve until told to stop."""
+    api = ApiSettings(bind=bind, workers=workers, threads=threads)
+    BareServer(Settings(api=api), redis).run()
+
+
+if __name__ == "__main__":
+    main()
