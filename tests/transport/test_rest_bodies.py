@@ -66,6 +66,8 @@ BAD_VALUES = {
     "too great an integer": "9223372036854775808",
     "too small an integer": "-9223372036854775809",
     "far too great an integer": "1" + "0" * 5000,
+    "too great in a list": "[1,9223372036854775808]",
+    "too great on a line of its own": '{"a":\n9223372036854775808}',
     "too great deep inside": '[[{"a": 9223372036854775808}]]',
     "too deep": "[" * 101 + "]" * 101,
     "too deep objects": '{"a":' * 101 + "1" + "}" * 101,
