@@ -64,7 +64,7 @@ def _goals(stores: Sequence[str], seconds: float, slices: int, rounds: int, json
         except services.NotHere as reason:
             found[store] = f"could not run: {reason}"
         else:
-            click.echo(f"{stated(measured.conditions)}\n")
+            click.echo(f"{stated(measured.conditions)}\n\n{contest.text(store, measured)}\n")
     click.echo(goals.text(found))
     if json_file is not None:
         json_file.write_text(json.dumps(goals.document(found), indent=2) + "\n", encoding="utf-8")

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from bench import depth, services
 from bench.conditions import Conditions, conditions
 from bench.fleet import Fleet, fleet
-from bench.report import Cell, Figure
+from bench.report import Cell, Figure, table, tables
 from bench.services import Store, serving
 from bench.trials import Alone, Contender, Served, Trial, take_turns
 from bench.workloads import Load
@@ -156,40 +156,30 @@ def _depth(store: Store, folder: Path, effort: Effort) -> list[Figure]:
         )
 
 
-#: What `rows` tells of a contender under a load.
-HEADS = (
-    "store",
-    "load",
-    "what",
-    "messages/s",
-    "slowest",
-    "fastest",
-    "p50, ms",
-    "p95, ms",
-    "p99, ms",
-    "max, ms",
-    "server, cpu µs",
-    "store, cpu µs",
-    "client, cpu µs",
-    "all, cpu µs",
-    "errors",
+#: What is told of a contender under a load; CPU is for each message.
+_HEADS = (
+    *("load", "what", "messages/s", "slowest", "fastest"),
+    *("p50, ms", "p95, ms", "p99, ms", "max, ms"),
+    *("server, cpu µs", "store, cpu µs", "client, cpu µs", "all, cpu µs", "errors"),
 )
 
 
-def rows(store: str, measured: Measured) -> Iterator[list[Cell]]:
-    """Yield a row for each contender under each load; CPU is for each message."""
-    for load, trials in measured.trials.items():
-        for name, trial in trials.items():
-            at = trial.score.latencies.get_value_at_percentile
-            yield [
-                store,
-                load,
-                name,
-                round(trial.rate),
-                round(min(trial.rates)),
-                round(max(trial.rates)),
-                *(at(percent) / 1000 for percent in (50.0, 95.0, 99.0, 100.0)),
-                *(trial.cpu_each(part) for part in ("server", "store", "client")),
-                trial.cpu_each(),
-                trial.errors.total(),
-            ]
+def text(store: str, measured: Measured) -> str:
+    """Return what was measured on a store, as tables."""
+    rows = [
+        _row(load, name, trial) for load, trials in measured.trials.items() for name, trial in trials.items()
+    ]
+    parts = [f"{store}\n\n{table(_HEADS, rows)}"]
+    return "\n\n".join([*parts, tables(measured.depth)] if measured.depth else parts)
+
+
+def _row(load: str, name: str, trial: Trial) -> list[Cell]:
+    at = trial.score.latencies.get_value_at_percentile
+    return [
+        *(load, name),
+        *(round(rate) for rate in (trial.rate, min(trial.rates), max(trial.rates))),
+        *(at(percent) / 1000 for percent in (50.0, 95.0, 99.0, 100.0)),
+        *(trial.cpu_each(part) for part in ("server", "store", "client")),
+        trial.cpu_each(),
+        trial.errors.total(),
+    ]

@@ -16,7 +16,7 @@ from hdrh.histogram import HdrHistogram
 
 from bench.client import Order, Tally, work
 from bench.rest import Target
-from bench.usage import Processes, Usage, family, usage
+from bench.usage import Meter, Processes, Usage
 from bench.workloads import Load
 from bench.yardsticks.alone import BareOrder, work_alone
 
@@ -133,16 +133,15 @@ class Fleet:
         processes: Processes,
         watch: Watcher | None,
     ) -> Result:
-        watched = family(processes)
+        meter = Meter(processes)
         begun = self._pool.map_async(call, orders, chunksize=1)
         begun.wait(max(0.0, start - time.time()))
-        before = usage(watched)
+        meter.start()
         while not begun.ready() and (left := start + seconds - time.time()) > 0:
             begun.wait(min(0.1, left))
             if watch is not None:
                 watch(time.time() - start)
-        after = usage(watched)
-        used = {name: after[name].since(before[name]) for name in watched}
+        used = meter.read()
         return merged(begun.get(), seconds, used)
 
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
-from bench.contest import DEEP, HEADS, LUA_APP, SERVICE, Measured, rows
+from bench.contest import DEEP, LUA_APP, SERVICE, Measured
 from bench.depth import GOAL as DEAREST
 from bench.depth import SMALL
-from bench.report import Cell, table
+from bench.report import table
 from bench.trials import Trial
 
 
@@ -154,18 +154,13 @@ def judged(store: str, found: Measured | str) -> list[Outcome]:
 
 
 def text(found: Mapping[str, Measured | str]) -> str:
-    """Return the tables: what was measured, then the goals."""
-    details: list[list[Cell]] = []
-    goals: list[list[Cell]] = []
-    for store, measured in found.items():
-        if not isinstance(measured, str):
-            details += rows(store, measured)
-        goals += [
-            [store, each.load, each.goal, each.measured, each.verdict] for each in judged(store, measured)
-        ]
-    heads = ("store", "load", "goal", "measured", "verdict")
-    parts = [table(HEADS, details)] if details else []
-    return "\n\n".join([*parts, table(heads, goals)])
+    """Return the table of goals."""
+    rows = [
+        [store, each.load, each.goal, each.measured, each.verdict]
+        for store, measured in found.items()
+        for each in judged(store, measured)
+    ]
+    return table(("store", "load", "goal", "measured", "verdict"), rows)
 
 
 def document(found: Mapping[str, Measured | str]) -> dict[str, Any]:

@@ -55,7 +55,12 @@ def against(
 
 def text(conditions: Conditions, figures: Sequence[Figure]) -> str:
     """Return conditions and tables."""
-    parts = [stated(conditions)]
+    return f"{stated(conditions)}\n\n{tables(figures)}"
+
+
+def tables(figures: Sequence[Figure]) -> str:
+    """Return a table for each subject."""
+    parts = []
     for title, group in groupby(figures, key=lambda figure: figure.table):
         rows = list(group)
         heads = ["load", *rows[0].columns, "ratio", "goal"]

@@ -1,8 +1,9 @@
-"""What processes use up, told by psutil."""
+"""What processes use up while something goes on, told by psutil."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -17,29 +18,40 @@ class Usage:
     """What some processes used up."""
 
     cpu: float = 0.0  # seconds
-    memory: int = 0  # resident bytes
-
-    def since(self, before: Usage) -> Usage:
-        """Return what was used since then, and the memory of now."""
-        return Usage(cpu=self.cpu - before.cpu, memory=self.memory)
+    memory: int = 0  # resident bytes at the end
 
 
-def family(processes: Processes) -> Processes:
-    """Return the processes with all their children, which takes a while to find out."""
-    return {
-        name: [each for process in group for each in (process, *process.children(recursive=True))]
-        for name, group in processes.items()
-    }
+class Meter:
+    """Tells what processes and their children use up; a child that comes or goes meanwhile is left out."""
+
+    def __init__(self, processes: Processes) -> None:
+        self._families = {
+            name: [each for process in group for each in (process, *process.children(recursive=True))]
+            for name, group in processes.items()
+        }
+        self._before: dict[psutil.Process, float] = {}
+
+    def start(self) -> None:
+        """Begin to count."""
+        for family in self._families.values():
+            for process in family:
+                with suppress(psutil.NoSuchProcess):
+                    self._before[process] = _cpu(process)
+
+    def read(self) -> dict[str, Usage]:
+        """Return what was used since the start."""
+        return {name: self._sum(family) for name, family in self._families.items()}
+
+    def _sum(self, family: Sequence[psutil.Process]) -> Usage:
+        cpu, memory = 0.0, 0
+        for process in family:
+            with suppress(psutil.NoSuchProcess, KeyError):
+                cpu += _cpu(process) - self._before[process]
+                memory += process.memory_info().rss
+        return Usage(cpu=cpu, memory=memory)
 
 
-def usage(processes: Processes) -> dict[str, Usage]:
-    """Return what they have used up so far."""
-    return {name: _sum(group) for name, group in processes.items()}
-
-
-def _sum(group: Sequence[psutil.Process]) -> Usage:
-    times = [process.cpu_times() for process in group]
-    return Usage(
-        cpu=sum(each.user + each.system for each in times),
-        memory=sum(process.memory_info().rss for process in group),
-    )
+def _cpu(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    spent: float = times.user + times.system
+    return spent
