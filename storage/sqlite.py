@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from copy import copy
 from itertools import takewhile
-from pathlib import Path
 from typing import Final, TypeVar
 
 from queues.errors import (
@@ -24,7 +23,6 @@ from queues.errors import (
     MessageClaimed,
     QueueNotFound,
     StoreDamaged,
-    StoreUnsupported,
 )
 from queues.identity import message_id, place_of
 from queues.models import (
@@ -71,6 +69,7 @@ from storage.sqlite_steps import (
     take_lease,
 )
 from storage.sqlite_transfers import SqliteTransfers, drop_queue, stop_watching
+from storage.sqlite_uri import parse
 from storage.statements import load
 
 T = TypeVar("T")
@@ -81,11 +80,11 @@ _BATCH = 10_000  # rows that one statement reclaims at most
 
 
 def connect(uri: str, *, timeout: float, clock: Callable[[], int] | None) -> SqliteStore:
-    """Open, or make, the file of `sqlite:///relative/path` or `sqlite:////absolute/path`."""
-    scheme, _, path = uri.partition(":///")
-    if scheme != "sqlite" or not path or "?" in path:
-        raise StoreUnsupported(f"A SQLite store is named by sqlite:///path, not {uri!r}.")
-    return SqliteStore(SqliteFile(Path(path), timeout=timeout), clock or _wall_clock)
+    """Open, or make, the file that a URI names; see `storage.sqlite_uri`."""
+    named = parse(uri)
+    return SqliteStore(
+        SqliteFile(named.path, timeout=timeout, quick_check=named.quick_check), clock or _wall_clock
+    )
 
 
 def _wall_clock() -> int:

@@ -12,12 +12,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
 
 from queues.errors import HermodError, StoreDamaged, StoreUnavailable, StoreUnsupported
 from storage.group_commit import GroupCommit, Job
+from storage.sqlite_damage import MIB, OPEN, damaged, examine, refuse_half, versions
 
 T = TypeVar("T")
 
@@ -30,8 +30,11 @@ _GLANCE = 0.5  # seconds that somebody who looks on waits for it
 _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
+QUICK_CHECK = 64  # MiB up to which every page is read when a file is opened
+
+
 @contextmanager
-def vendor_errors() -> Iterator[None]:
+def vendor_errors(path: Path) -> Iterator[None]:
     """Turn what sqlite3 raises about the file into errors of the domain; the rest is a defect."""
     try:
         yield
@@ -39,7 +42,7 @@ def vendor_errors() -> Iterator[None]:
         raise
     except sqlite3.DatabaseError as error:
         if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGE:
-            raise StoreDamaged(f"The SQLite file is damaged: {error}.") from error
+            raise damaged(path, str(error)) from error
         raise StoreUnavailable(f"SQLite: {error}.") from error
 
 
@@ -47,27 +50,32 @@ class SqliteFile:
     """An opened file, shared by all threads of a process.
 
     `timeout` (seconds) bounds each wait: for the turn within the process, and
-    for the file's lock.
+    for the file's lock. `quick_check` (MiB) is the size up to which every page is read now; see `storage.sqlite_damage`.
     """
 
-    def __init__(self, path: Path, *, timeout: float) -> None:
+    def __init__(self, path: Path, *, timeout: float, quick_check: int = QUICK_CHECK) -> None:
         self.path = path
         self._timeout = timeout
         self._writers: GroupCommit[sqlite3.Connection] = GroupCommit(self._commit, timeout=timeout)
         self._mutex = threading.Lock()  # guards what follows
         self._idle_readers: list[sqlite3.Connection] = []
-        with vendor_errors():
+        with vendor_errors(self.path):
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise StoreUnavailable(f"Cannot make the folder {path.parent}: {error.strerror}.") from error
-            self._writer = self._connect()
+            with OPEN.lock:
+                examine(path, limit=quick_check * MIB)
+                self._mode = "rwc"
+                self._writer = self._connect()
+                self._mode = "rw"  # a file that vanishes later is not made anew
+                self._identity: tuple[int, int] | None = OPEN.add(path)
             self._writer_is_good = True  # a new one is opened otherwise
             try:
                 self._prepare()
                 self._writer.execute("PRAGMA busy_timeout = 0")  # `_begin` waits in its own way
             except BaseException:
-                self._writer.close()
+                self.close()
                 raise
 
     def close(self) -> None:
@@ -76,13 +84,16 @@ class SqliteFile:
             readers, self._idle_readers = self._idle_readers, []
         for connection in (*readers, self._writer):
             connection.close()
+        if self._identity is not None:
+            OPEN.remove(self._identity)
+            self._identity = None
 
     @contextmanager
     def snapshot(self) -> Iterator[sqlite3.Connection]:
         """Lend a connection for reading, all reads at one point in time."""
         with self._mutex:
             connection = self._idle_readers.pop() if self._idle_readers else None
-        with vendor_errors():
+        with vendor_errors(self.path):
             if connection is None:
                 connection = self._connect()
                 connection.execute("PRAGMA query_only = ON")
@@ -120,7 +131,7 @@ class SqliteFile:
 
     def _commit(self, group: Sequence[Job[sqlite3.Connection, object]]) -> None:
         try:
-            with vendor_errors():
+            with vendor_errors(self.path):
                 self._transact(group)
         except StoreDamaged:
             self._writer.close()  # it would remember the damage when the file is whole again
@@ -171,8 +182,10 @@ class SqliteFile:
                 return
 
     def _connect(self) -> sqlite3.Connection:
+        refuse_half(self.path)
         connection = sqlite3.connect(
-            self.path,
+            f"{self.path.absolute().as_uri()}?mode={self._mode}",
+            uri=True,
             timeout=self._timeout,
             isolation_level=None,
             check_same_thread=False,
@@ -180,6 +193,7 @@ class SqliteFile:
         )
         try:
             connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA cell_size_check = ON")
         except sqlite3.Error:
             connection.close()
             raise
@@ -215,11 +229,17 @@ class SqliteFile:
         return self._writer.execute(f"PRAGMA {text}").fetchone()[0]
 
 
-def versions() -> list[str]:
-    """Return the scripts that make the tables, version 1 first."""
-    folder = files("storage").joinpath("sql", "sqlite")
-    scripts = sorted(entry.name for entry in folder.iterdir() if entry.name[:4].isdigit())
-    return [folder.joinpath(name).read_text(encoding="utf-8") for name in scripts]
+def known_version(connection: sqlite3.Connection, known: int) -> int:
+    """Return the version of the tables. Raises StoreUnsupported for whoever knows them up to an older one only."""
+    found = _version(connection)
+    if found > known:
+        oldest: int = connection.execute("SELECT oldest_reader FROM format").fetchone()[0]
+        if oldest > known:
+            raise StoreUnsupported(
+                f"The SQLite file has version {found} and needs a release that knows version {oldest};"
+                f" this one knows {known}."
+            )
+    return found
 
 
 def upgrade(connection: sqlite3.Connection, scripts: Sequence[str] | None = None) -> None:
@@ -233,14 +253,7 @@ def upgrade(connection: sqlite3.Connection, scripts: Sequence[str] | None = None
         return
     connection.execute("BEGIN IMMEDIATE")
     try:
-        found = _version(connection)  # another process may just have done it
-        if found > len(scripts):
-            oldest: int = connection.execute("SELECT oldest_reader FROM format").fetchone()[0]
-            if oldest > len(scripts):
-                raise StoreUnsupported(
-                    f"The SQLite file has version {found} and needs a release that knows version {oldest};"
-                    f" this one knows {len(scripts)}."
-                )
+        found = known_version(connection, len(scripts))  # another process may just have done it
         for number, script in enumerate(scripts[found:], start=found + 1):
             for statement in _statements(script):
                 connection.execute(statement)

@@ -16,7 +16,17 @@ import click
 
 import queues
 from transport.cli_pools import flavor, pool
-from transport.cli_start import SERVER_FLAGS, Commands, flags, load_settings, opened, refuse_memory, start
+from transport.cli_start import (
+    SERVER_FLAGS,
+    Commands,
+    Failure,
+    flags,
+    load_settings,
+    opened,
+    refuse_memory,
+    start,
+)
+from transport.cli_stores import backup, full_check, restore, uris
 from transport.cli_subscriptions import subscription
 
 if TYPE_CHECKING:
@@ -105,8 +115,9 @@ def bridge(config: Path | None, **given: object) -> None:
 
 
 @hermod.command()
+@click.option("--full", is_flag=True, help="Read SQLite stores whole, which takes as long as the disk does.")
 @flags("config", "store", "bind")
-def check(config: Path | None, **given: object) -> None:
+def check(config: Path | None, *, full: bool, **given: object) -> None:
     """Check the settings and the stores, and report what the stores promise.
 
     The exit code is 0 if all is well, 1 if a store cannot be used, 2 if the
@@ -129,6 +140,8 @@ def check(config: Path | None, **given: object) -> None:
                 click.echo(f"  {fact}: {value}")
             for warning in durability.warnings:
                 click.echo(f"  warning: {warning}")
+        if full and (problems := [line for store in uris(service).items() for line in full_check(*store)]):
+            raise Failure("\n".join(problems))
 
 
 @hermod.command("config")
@@ -264,6 +277,8 @@ def revoke_token(token_id: str, config: Path | None, **given: object) -> None:
         service.tokens.revoke(token_id)
 
 
+hermod.add_command(backup)
+hermod.add_command(restore)
 hermod.add_command(pool)
 hermod.add_command(flavor)
 hermod.add_command(subscription)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from queues.ports import Driver, Stores
+from queues.errors import HermodError
+from queues.ports import Driver, Stores, Trusts
 from queues.sealing import KeyRing
 from queues.service.catalogue import QUEUE, TOPIC, Catalogue, Kind
 from queues.service.claims import ClaimService
@@ -201,3 +203,31 @@ def event_bridge(settings: BridgeSettings, post: Callable[[Sequence[Event]], Non
         arguments=settings.queue_arguments,
     )
     return Bridge(source, post)
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """Return the file of a SQLite store, None for any other store. Raises StoreUnsupported."""
+    from storage import sqlite_uri
+
+    return sqlite_uri.parse(uri).path if sqlite_uri.is_sqlite(uri) else None
+
+
+def back_up(path: Path, target: Path, tick: Callable[[], None]) -> None:
+    """Copy the file of a SQLite store; see `storage.sqlite_backup`."""
+    from storage import sqlite_backup
+
+    sqlite_backup.back_up(path, target, tick=tick)
+
+
+def restore(copy: Path, path: Path, *, replace: bool) -> Path | None:
+    """Put a copy in the place of the file of a SQLite store; see `storage.sqlite_backup`."""
+    from storage import sqlite_backup
+
+    return sqlite_backup.restore(copy, path, replace=replace)
+
+
+def verify(path: Path) -> Sequence[str]:
+    """Read the file of a SQLite store whole, and return what is wrong."""
+    from storage import sqlite_backup
+
+    return sqlite_backup.verify_in_use(path)

@@ -11,8 +11,9 @@ finished or undone by whoever comes later.
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from threading import Event
@@ -42,7 +43,14 @@ _MOVER = "mover"
 _PART = 500  # things that one step copies
 _LEASE_TERM = 30_000  # ms that a mover which is not heard of keeps others waiting
 _BIRTH = 60_000  # ms that a queue may take to come into being behind its note
+_PAUSE = 0.05  # seconds between two looks whether another mover has come to its end
 _ATTEMPTS = 200  # to write into a record that clients keep changing
+
+
+class MovesUnderWay(HermodError):
+    """Queues are being moved between pools; wait until that is done, or stop it."""
+
+    code = "moves-under-way"
 
 
 class _LeaseLost(HermodError):
@@ -162,6 +170,28 @@ class MovingService:
         if self._trouble is not None:
             raise self._trouble
         return True
+
+    @contextmanager
+    def halted(self, patience: float) -> Iterator[Callable[[], None]]:
+        """Let no queue be moved during the block, which has to call what it gets at least every few seconds.
+
+        `patience` (seconds) is how long it waits for a move that is under way. Raises MovesUnderWay, and StoreError.
+        """
+        end = time.monotonic() + patience
+        while not self._take_lease():
+            if time.monotonic() > end:
+                raise MovesUnderWay
+            time.sleep(_PAUSE)
+        try:
+            yield self._stay_halted
+        finally:
+            self._give_lease_back()
+
+    def _stay_halted(self) -> None:
+        try:
+            self._keep_lease()
+        except _LeaseLost:
+            raise MovesUnderWay from None
 
     def _work(self, stop: Event) -> Iterator[Callable[[], object]]:
         """Return what there is to do; each step stands alone, for a store that is down must not stop the others."""

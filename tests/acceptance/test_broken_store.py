@@ -239,3 +239,28 @@ def test_a_damaged_file_is_503_until_it_is_whole_again(hermod: MakeHermod) -> No
         wait_until(lambda: keeper.post(10) == 201, "the service resumes", 10)
         keeper.check()
         assert client.request("POST", "/v2/queues/q/claims").status == 201
+
+
+def test_a_file_that_is_damaged_at_the_start_is_not_served(hermod: MakeHermod) -> None:
+    service = hermod("api", "--workers", "1").start()
+    with service.client() as client:
+        for number in range(30):
+            assert client.post("q", [f"{number}".ljust(5 * KIBIBYTE)]).status == 201
+    service.kill()  # so that everything is in the log
+    log = service.store.with_name(f"{service.store.name}-wal")
+    data = log.read_bytes()
+    half = len(data) // 2
+    spoilt = data[:half] + bytes([data[half] ^ 1]) + data[half + 1 :]
+    for path, content, why in ((log, spoilt, "write-ahead log"), (service.store, b"", "it is empty")):
+        whole = path.read_bytes()
+        path.write_bytes(content)
+        service.launch()
+        assert service.ended() == 1
+        (line,) = service.log.splitlines()[-1:]
+        for part in (str(service.store), why, "hermod restore", ".recover", "Nothing was changed"):
+            assert part in line
+        assert path.read_bytes() == content
+        path.write_bytes(whole)
+    service.start()
+    with service.client() as client:
+        assert len(client.everything("q")) == 30

@@ -10,7 +10,8 @@ import pytest
 from queues.errors import QueueNotFound, StoreDamaged, StoreUnavailable, StoreUnsupported
 from queues.models import Address, Lease, NewMessage
 from storage.sqlite import SqliteMessages
-from storage.sqlite_file import APPLICATION_ID, SqliteFile, upgrade, versions
+from storage.sqlite_damage import versions
+from storage.sqlite_file import APPLICATION_ID, SqliteFile, upgrade
 from storage.sqlite_listener import SqliteListener
 
 
