@@ -14,6 +14,8 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from itertools import takewhile
 
+import msgspec
+
 from queues.errors import (
     ClaimNotFound,
     ClaimNotHeld,
@@ -220,7 +222,9 @@ class MemoryMessages:
             queue.claims[claim.id] = claim
             for entry in taken:
                 entry.hand_out(claim, lease.grace)
-                entry.message = replace(entry.message, claim_count=entry.message.claim_count + 1)
+                entry.message = msgspec.structs.replace(
+                    entry.message, claim_count=entry.message.claim_count + 1
+                )
             messages = tuple(entry.seen(now) for entry in taken)
             return Claimed(claim=replace(claim, messages=messages), dead_lettered=moved)
 
@@ -242,9 +246,9 @@ class MemoryMessages:
                 continue
             target = target or self._created(dead.address)
             queue.remove(entry)
-            message = replace(entry.message, claim_count=0)
+            message = msgspec.structs.replace(entry.message, claim_count=0)
             if dead.ttl is not None:
-                message = replace(message, created=now, expires=now + dead.ttl * 1000)
+                message = msgspec.structs.replace(message, created=now, expires=now + dead.ttl * 1000)
             target.append(message, entry.ready)
             moved += 1
         if moved:

@@ -10,6 +10,7 @@ import logging
 import re
 import sys
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 import structlog
@@ -75,8 +76,13 @@ def redact(logger: WrappedLogger, method: str, entry: EventDict) -> EventDict:
     return entry
 
 
+@lru_cache(maxsize=1024)
+def _is_secret(name: str) -> bool:
+    return _SECRET_KEY(name) is not None
+
+
 def _clean(name: str, value: object) -> object:
-    if _SECRET_KEY(name):
+    if _is_secret(name):
         return _HIDDEN
     if isinstance(value, str):
         if "hmd_" in value:

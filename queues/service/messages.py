@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
+
+from msgspec.structs import replace
 
 from queues.errors import Invalid, Unsealable
 from queues.limits import MIN_TTL, Limits, check_idempotency_key, check_range, page_limit
