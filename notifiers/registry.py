@@ -11,7 +11,7 @@ from notifiers.mail import MailNotifier, MailSettings
 from notifiers.outcome import Delivery, Kind, Notifier, Outcome
 from notifiers.signatures import WebhookSigner
 from notifiers.webhook import SCHEMES as WEBHOOK_SCHEMES
-from notifiers.webhook import Credentials, WebhookNotifier, WebhookSettings, no_credentials
+from notifiers.webhook import Credentials, WebhookNotifier, WebhookSettings
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,7 +20,7 @@ class Parts:
 
     webhook: WebhookSettings = field(default_factory=WebhookSettings)
     signer: WebhookSigner | None = None  # None: webhooks are not signed
-    credentials: Credentials = no_credentials  # for trust+http and trust+https
+    credentials: Credentials | None = None  # for trust+http and trust+https; None: nothing goes there
     mail: MailSettings | None = None  # None: no mail is sent
 
 

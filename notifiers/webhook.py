@@ -12,9 +12,10 @@ import errno
 import io
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from typing import Protocol
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
@@ -29,9 +30,11 @@ from notifiers.outcome import LONGEST_PAUSE, Delivery, Kind, Outcome, Undelivera
 from notifiers.resolving import SystemResolver, on_behalf_of
 from notifiers.signatures import WebhookSigner
 from queues import __version__
+from queues.errors import TrustsUnavailable
 from queues.models import Json
+from queues.service.trusts import TRUSTING, is_trusting
 
-SCHEMES = ("http", "https", "trust+http", "trust+https")
+SCHEMES = ("http", "https", *TRUSTING)
 PLACEHOLDER = b'"$zaqar_message$"'  # in `options.post_data`; the quotes belong to it
 
 _TRUST = "trust+"
@@ -40,20 +43,43 @@ _FORMATS: Mapping[str, Callable[[Delivery], Content]] = {
     "cloudevents-structured": cloudevents.structured,
     "cloudevents-binary": cloudevents.binary,
 }
+_UNAUTHORIZED = 401
 _GONE = 410
 _PASSING = frozenset({408, 429})
 _PAUSES = frozenset({429, 503})  # the answers whose Retry-After counts
 #: Failures to connect that are this machine's.
 _OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
 
-#: Yields further headers for a delivery to a trust+ URI, an X-Auth-Token in the first place.
-#: Raises Undeliverable where there is no right to one, OSError where it may work later.
-Credentials = Callable[[Delivery], Awaitable[Mapping[str, str]]]
+
+class Credentials(Protocol):
+    """Tokens for trust+ subscribers."""
+
+    async def token(self, delivery: Delivery) -> str:
+        """Return what a delivery is to have as its X-Auth-Token.
+
+        Raises Undeliverable where there is no right to one, TrustsUnavailable where it may work later.
+        """
+        ...
+
+    def refused(self, delivery: Delivery, token: str) -> None:
+        """Note that the subscriber did not take a token."""
+
+    async def close(self) -> None:
+        """Let go of whatever tokens come from."""
 
 
-async def no_credentials(_: Delivery) -> Mapping[str, str]:
-    """Refuse: the credentials of a service without Keystone."""
-    raise Undeliverable("This service has no tokens for trust+ subscribers.")
+class NoCredentials:
+    """The credentials of a service without Keystone."""
+
+    async def token(self, delivery: Delivery) -> str:
+        """Refuse."""
+        raise Undeliverable("This service has no Keystone, and so no tokens for trust+ subscribers.")
+
+    def refused(self, delivery: Delivery, token: str) -> None:
+        """Never happens."""
+
+    async def close(self) -> None:
+        """There is nothing to let go of."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,7 +105,7 @@ class WebhookNotifier:
         settings: WebhookSettings,
         *,
         signer: WebhookSigner | None = None,
-        credentials: Credentials = no_credentials,
+        credentials: Credentials | None = None,
         resolver: AbstractResolver | None = None,
         tls: ssl.SSLContext | None = None,
         clock: Callable[[], float] = time.time,
@@ -87,7 +113,7 @@ class WebhookNotifier:
         """Take settings, and what replaces the system's resolver, trusted certificates and clock (Unix seconds)."""
         self._settings = settings
         self._signer = signer
-        self._credentials = credentials
+        self._credentials = credentials or NoCredentials()
         self._resolver = resolver
         self._tls = tls
         self._clock = clock
@@ -108,14 +134,21 @@ class WebhookNotifier:
                 response = await self._open().post(url, data=body, headers=headers, allow_redirects=False)
         except Undeliverable as error:
             return outcome(Kind.REJECTED, str(error))
+        except TrustsUnavailable as error:
+            return outcome(Kind.RETRY, str(error))
         except aiohttp.InvalidURL:
             return outcome(Kind.REJECTED, "The subscriber is not a valid URL.")
         except TimeoutError as error:
-            reached = _reached(error) if asked else None
-            return outcome(Kind.RETRY, "The subscriber did not answer in time.", reached=reached)
+            if not asked:
+                return outcome(Kind.RETRY, "Keystone did not give a token in time.")
+            return outcome(Kind.RETRY, "The subscriber did not answer in time.", reached=_reached(error))
         except (aiohttp.ClientError, OSError) as error:
-            return outcome(Kind.RETRY, _explain(error), reached=_reached(error) if asked else None)
+            return outcome(Kind.RETRY, _explain(error), reached=_reached(error))
         judged = self._judge(response, time.monotonic() - started)
+        if judged.status == _UNAUTHORIZED and is_trusting(delivery.subscriber):
+            # A token can be revoked before its time, so the next attempt may have another one.
+            self._credentials.refused(delivery, headers["X-Auth-Token"])
+            judged = replace(judged, kind=Kind.RETRY)
         await self._finish(response)
         return judged
 
@@ -126,15 +159,16 @@ class WebhookNotifier:
             self._session = None
         if self._resolver is not None:
             await self._resolver.close()
+        await self._credentials.close()
 
     async def _request(self, delivery: Delivery) -> tuple[URL, io.BytesIO, CIMultiDict[str]]:
         """Return where to post what, with which headers."""
-        is_trusted = delivery.subscriber.lower().startswith(_TRUST)
-        url = self._settings.egress.check_url(delivery.subscriber[len(_TRUST) if is_trusted else 0 :])
+        wants_token = is_trusting(delivery.subscriber)
+        url = self._settings.egress.check_url(delivery.subscriber[len(_TRUST) if wants_token else 0 :])
         content = _content(delivery, self._settings.most_templated)
         headers = self._headers(delivery, content)
-        if is_trusted:
-            headers.update(await self._credentials(delivery))
+        if wants_token:  # in place of what the subscription may have as such a header
+            headers["X-Auth-Token"] = await self._credentials.token(delivery)
         return url, io.BytesIO(content.body), headers
 
     def _headers(self, delivery: Delivery, content: Content) -> CIMultiDict[str]:

@@ -179,6 +179,18 @@ class Unauthenticated(HermodError):
     code = "unauthenticated"
 
 
+class TokenRefused(Unauthenticated):
+    """Keystone does not know the token in X-Auth-Token, or it has expired."""
+
+    code = "token-refused"
+
+
+class TrustRefused(Denied):
+    """Keystone does not let the token in X-Auth-Token make a trust."""
+
+    code = "trust-refused"
+
+
 class BadSignature(HermodError):
     """The pre-signed URL does not allow this."""
 
@@ -216,6 +228,12 @@ class MoveInterrupted(Untold):
     """The queue was purged, deleted, or taken over by another move."""
 
     code = "move-interrupted"
+
+
+class TrustsUnavailable(HermodError):
+    """Keystone does not answer."""
+
+    code = "keystone-unavailable"
 
 
 class Unsealable(HermodError):

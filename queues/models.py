@@ -48,6 +48,7 @@ class Caller:
     project: str  # the tenant; every resource but the operator's belongs to one
     client_id: str  # normalised Client-ID, hides a producer's own messages from it
     role: Role = Role.MEMBER  # see Role
+    keystone_token: str | None = field(default=None, repr=False)  # the caller's own, as it came; for trusts
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

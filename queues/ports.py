@@ -278,6 +278,22 @@ class Driver(Protocol):
         """Let go of connections and files."""
 
 
+class Trusts(Protocol):
+    """Lets the service act for its callers later on, towards subscribers that want to see a token."""
+
+    def create(self, token: str, *, expires: int) -> str:
+        """Have whoever a token belongs to trust the service until then (ms); return the trust's id.
+
+        Raises TokenRefused, TrustRefused, TrustsUnavailable.
+        """
+
+    def remove(self, trust_id: str) -> None:
+        """End a trust soon, if that can be done; it ends by itself in any case. Waits for nothing, raises nothing."""
+
+    def close(self) -> None:
+        """End what is to be ended, for as long as that takes no time, and let go of connections."""
+
+
 class Stores(Protocol):
     """Opens stores by URI, and keeps them open."""
 

@@ -14,7 +14,7 @@ from typing import Protocol, TypeAlias
 
 from queues.errors import Unauthenticated
 from queues.models import Role
-from queues.service.tokens import TokenService
+from queues.service.tokens import TokenService, is_own
 from transport.problems import EmptyProject, MissingClientId, MissingProject, WrongClientId
 from transport.settings import WireSettings
 
@@ -52,7 +52,10 @@ class NoAuthentication:
 
 
 class TokenAuthentication:
-    """Asks for a token of Hermod's own, in X-Auth-Token or as a bearer."""
+    """Asks for a token of Hermod's own, in X-Auth-Token or as a bearer.
+
+    Who shows one as a bearer may have a token of Keystone's in X-Auth-Token: see `keystone_token_of`.
+    """
 
     def __init__(self, tokens: TokenService) -> None:
         self._tokens = tokens
@@ -60,10 +63,11 @@ class TokenAuthentication:
     def identify(self, headers: Headers) -> Identity:
         """Return the project and role of the token."""
         secret = headers("X-Auth-Token")
+        scheme, _, bearer = (headers("Authorization") or "").partition(" ")
+        if scheme.lower() == "bearer" and (secret is None or not is_own(secret)):
+            secret = bearer
         if secret is None:
-            scheme, _, secret = (headers("Authorization") or "").partition(" ")
-            if scheme.lower() != "bearer":
-                raise Unauthenticated
+            raise Unauthenticated
         token = self._tokens.authenticate(secret.strip())
         return Identity(project=token.project, role=token.role, expires=token.expires)
 
@@ -71,6 +75,12 @@ class TokenAuthentication:
 def strategy(name: str, tokens: TokenService) -> Strategy:
     """Return the strategy of the setting `auth_strategy`."""
     return TokenAuthentication(tokens) if name == "token" else NoAuthentication()
+
+
+def keystone_token_of(headers: Headers) -> str | None:
+    """Return a token that is not Hermod's own, and so may be one of Keystone's; None where there is none."""
+    token = (headers("X-Auth-Token") or "").strip()
+    return None if not token or is_own(token) else token
 
 
 def project_of(identity: Identity, headers: Headers) -> str:

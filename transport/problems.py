@@ -104,6 +104,7 @@ _TABLE: Mapping[type[HermodError], tuple[int, str]] = {
     errors.Denied: (403, "Not authorized"),
     errors.Unauthenticated: (401, "Unauthorized"),
     errors.BadSignature: (404, "404 Not Found"),
+    errors.TrustsUnavailable: (503, "Service temporarily unavailable"),
     errors.Unsealable: (503, "Service temporarily unavailable"),
     errors.StoreError: (503, "Service temporarily unavailable"),
     MalformedBody: (400, "Invalid request body"),

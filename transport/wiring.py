@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from queues.ports import Driver, Stores
+from queues.errors import HermodError
+from queues.ports import Driver, Stores, Trusts
 from queues.sealing import KeyRing
 from queues.service.catalogue import QUEUE, TOPIC, Catalogue, Kind
 from queues.service.claims import ClaimService
@@ -32,13 +33,23 @@ from storage.registry import connect
 from transport.access import AccessPolicy
 from transport.service import Service
 from transport.settings import Settings
-from transport.settings.model import BridgeSettings, NotifierSettings
+from transport.settings.model import BridgeSettings, KeystoneSettings, NotifierSettings
 
 if TYPE_CHECKING:
     from notifiers.bridge import Bridge
+    from notifiers.keystone import Keystone
     from notifiers.signatures import WebhookSigner
+    from notifiers.trust_tokens import TrustTokens
     from notifiers.worker import Worker
     from queues.events import Event
+    from queues.models import Layout, LayoutStep
+    from storage.layouts import Layered
+
+
+class KeystoneMissing(HermodError):
+    """The setting keystone.auth_url needs a library that is not installed: pip install 'hermod[keystone]'."""
+
+    code = "keystone-missing"
 
 
 class ClosableStores(Stores, Protocol):
@@ -54,7 +65,8 @@ def open_service(settings: Settings, *, clock: Callable[[], int] | None = None) 
     To be called in the process that serves, never before a fork. `clock` (ms since
     the epoch) replaces the stores' own; tests use it.
 
-    Raises StoreError where a store cannot be used, Invalid for keys that are none.
+    Raises StoreError where a store cannot be used, Invalid for keys that are none,
+    KeystoneMissing.
     """
     driver = connect(settings.store, timeout=settings.storage.timeout, clock=clock)
     return assemble(settings, driver, clock=clock)
@@ -74,6 +86,7 @@ def assemble(
     """
     records, limits, timeout = driver.records, settings.limits, settings.storage.timeout
     keys = KeyRing(settings.encryption.ring())
+    trusts = _trusts(settings.keystone)
     stores = stores or OpenStores(timeout=timeout, clock=clock)
     cache_age = settings.cache.queue_age
     pools = PoolService(driver, stores, limits, enabled=settings.pooling, cache_age=cache_age, draw=draw)
@@ -85,6 +98,8 @@ def assemble(
         return catalogue, QueueService(catalogue, pools, flavors, limits, can_encrypt=can_encrypt)
 
     def close() -> None:
+        if trusts is not None:
+            trusts.close()
         stores.close()
         driver.close()
 
@@ -104,7 +119,14 @@ def assemble(
     )
     presence = PresenceService(records, clock)
     subscriptions = SubscriptionService(
-        records, catalogue, queues, limits, clock, forget=deliveries.drop, is_here=presence.is_here
+        records,
+        catalogue,
+        queues,
+        limits,
+        clock,
+        forget=deliveries.drop,
+        is_here=presence.is_here,
+        trusts=trusts,
     )
     confirmations = ConfirmationService(
         deliveries,
@@ -149,6 +171,36 @@ def _webhook_signer(settings: NotifierSettings) -> WebhookSigner:
     return WebhookSigner(settings.shared_keys(), settings.ed25519_keys())
 
 
+def _trusts(settings: KeystoneSettings) -> Trusts | None:
+    keystone = _keystone(settings)
+    if keystone is None:
+        return None
+    from notifiers.keystone import KeystoneTrusts
+
+    return KeystoneTrusts(keystone)
+
+
+def _trust_tokens(settings: KeystoneSettings) -> TrustTokens | None:
+    keystone = _keystone(settings)
+    if keystone is None:
+        return None
+    from notifiers.trust_tokens import TrustTokens
+
+    return TrustTokens(keystone.token_of, release=keystone.close)
+
+
+def _keystone(settings: KeystoneSettings) -> Keystone | None:
+    if not settings.auth_url:
+        return None
+    try:
+        from notifiers.keystone import Keystone
+        from notifiers.keystone import KeystoneSettings as Options
+    except ModuleNotFoundError as error:
+        raise KeystoneMissing from error
+    options = settings.model_dump(exclude={"password"})
+    return Keystone(Options(password=settings.password.get_secret_value(), **options))
+
+
 def notifier_worker(service: Service) -> Worker:
     """Build the worker that tells subscribers; to be called within the event loop that runs it."""
     from notifiers.egress import EgressPolicy
@@ -173,7 +225,12 @@ def notifier_worker(service: Service) -> Worker:
         sender=mail.sender,
         timeout=notifier.timeout,
     )
-    parts = Parts(webhook=webhook, signer=_webhook_signer(notifier), mail=server if mail.host else None)
+    parts = Parts(
+        webhook=webhook,
+        signer=_webhook_signer(notifier),
+        credentials=_trust_tokens(settings.keystone),
+        mail=server if mail.host else None,
+    )
     return Worker(
         service.deliveries,
         service.subscriptions,
@@ -230,3 +287,25 @@ def verify(path: Path) -> Sequence[str]:
     from storage import sqlite_backup
 
     return sqlite_backup.verify_in_use(path)
+
+
+def layouts(service: Service) -> Iterator[tuple[str, Layered]]:
+    """Yield what keeps the layout of each store, by pool; "" is the control store. Some drivers have none."""
+    for name in service.pools.names():
+        found = getattr(service.pools.driver(name), "layout", None)
+        if found is not None:
+            yield name, found
+
+
+def layout_of(layered: Layered) -> Layout:
+    """Return which layout a store has; see `storage.layouts`."""
+    from storage.layouts import layout_of
+
+    return layout_of(layered)
+
+
+def bring_up(layered: Layered) -> Iterator[LayoutStep]:
+    """Make the steps that are left, and yield each when it is made."""
+    from storage.layouts import bring_up
+
+    return bring_up(layered)

@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from urllib.parse import urlsplit
 
-from queues.errors import ConcurrentChange, Invalid, SubscriberTaken, SubscriptionNotFound
+from queues.errors import ConcurrentChange, Conflict, Invalid, NotFound, SubscriberTaken, SubscriptionNotFound
 from queues.filters import parse as parse_filter
 from queues.limits import MIN_TTL, Limits, page_limit
 from queues.models import Address, Json, JsonObject, Push, Record, Subscription
-from queues.ports import RecordStore
+from queues.ports import RecordStore, Trusts
 from queues.retries import parse as parse_retry_policy
 from queues.service.catalogue import SUBSCRIPTION, Catalogue, subscriptions_scope
 from queues.service.queues import QueueService
+from queues.service.trusts import TRUST_ID, TRUSTING, TrustKeeper, is_trusting, with_trust
 
-SCHEMES = ("http", "https", "mailto", "trust+http", "trust+https")
+SCHEMES = ("http", "https", "mailto")  # and TRUSTING, where there is a Keystone
 FORMATS = ("zaqar", "cloudevents-structured", "cloudevents-binary")
 
 _OWNER = "subscriber"
@@ -61,7 +62,8 @@ class SubscriptionService:
 
     `clock` gives ms since the epoch. `forget` drops what is known of the deliveries of a
     subscription that is gone, by its queue and id. `is_here` tells whether a process
-    that serves connections is alive.
+    that serves connections is alive. Without `trusts` nobody can be subscribed who
+    wants a token.
     """
 
     def __init__(
@@ -74,7 +76,7 @@ class SubscriptionService:
         *,
         forget: Callable[[Address, str], None],
         is_here: Callable[[str], bool],
-        schemes: Collection[str] = SCHEMES,
+        trusts: Trusts | None = None,
     ) -> None:
         self._records = records
         self._catalogue = catalogue
@@ -83,7 +85,8 @@ class SubscriptionService:
         self._clock = clock
         self._forget = forget
         self._is_here = is_here
-        self._schemes = schemes
+        self._schemes = SCHEMES if trusts is None else (*SCHEMES, *TRUSTING)
+        self._trusts = TrustKeeper(trusts)
 
     def read(self, document: Json) -> Terms:
         """Read what a client wants, as JSON.
@@ -101,13 +104,16 @@ class SubscriptionService:
             _check_options(options)
         return Terms(subscriber=document.get("subscriber"), ttl=ttl, options=options)
 
-    def create(self, address: Address, terms: Terms, *, push: Push | None = None) -> Made:
+    def create(
+        self, address: Address, terms: Terms, *, push: Push | None = None, token: str | None = None
+    ) -> Made:
         """Subscribe somebody to a queue, which is declared if it is new.
 
         A subscriber that has a subscription which waits for its confirmation gets that one. Who is
-        connected has confirmed by that.
+        connected has confirmed by that. By the caller's `token` of Keystone's a trust is made for
+        subscribers that want tokens.
 
-        Raises Invalid; SubscriberTaken if it has one that is confirmed.
+        Raises Invalid; SubscriberTaken if it has one that is confirmed; what `Trusts.create` raises.
         """
         if terms.subscriber is None:
             raise Invalid("Missing parameter subscriber in body.")
@@ -121,18 +127,18 @@ class SubscriptionService:
             confirmed=push is not None,
             push=push,
         )
+        there = None
+        if is_trusting(subscription.subscriber):
+            there = self._holder(subscription)  # whose trust is there already
+        if there is None:
+            trust = self._trusts.grant(subscription.subscriber, token, expires=subscription.expires)
+            subscription = replace(subscription, options=with_trust(subscription.options, trust))
         self._queues.ensure(address)
-        # First the subscription, then the sign of who has it: a sign without one counts for nothing.
-        self._records.insert(_record(subscription))
-        there = self._take(subscription)
-        if there is not None:
-            self._records.remove(SUBSCRIPTION, subscriptions_scope(address), subscription.id)
-            if there.confirmed:
-                raise SubscriberTaken
-            self._subscribe(address)
-            return Made(subscription=there, new=False)
+        there = there or self._enter(subscription)
+        if there is not None and there.confirmed:
+            raise SubscriberTaken
         self._subscribe(address)
-        return Made(subscription=subscription, new=True)
+        return Made(subscription=there or subscription, new=there is None)
 
     def get(self, address: Address, subscription_id: str) -> Subscription:
         """Return a subscription of a queue.
@@ -170,30 +176,46 @@ class SubscriptionService:
         policy = None if queue is None else queue.metadata.get("_retry_policy")
         return Audience(by_id={each.id: each for each in self.all(address)}, retry_policy=policy)
 
-    def update(self, address: Address, subscription_id: str, terms: Terms) -> Subscription:
+    def update(
+        self, address: Address, subscription_id: str, terms: Terms, *, token: str | None = None
+    ) -> Subscription:
         """Change a subscription and return it: a ttl begins anew, another subscriber has to confirm again.
 
-        Raises Invalid if nothing is to be changed, SubscriptionNotFound, SubscriberTaken.
+        A subscriber that wants tokens gets those of whoever changed the subscription last, by a trust
+        that is made with the caller's `token` of Keystone's.
+
+        Raises Invalid if nothing is to be changed, SubscriptionNotFound, SubscriberTaken; what
+        `Trusts.create` raises.
         """
         if terms == Terms():
             raise Invalid("Unable to update subscription")
-
-        def change(old: Subscription) -> Subscription:
-            new = replace(old, disabled=None)
-            if terms.ttl is not None:
-                new = replace(new, ttl=terms.ttl, renewed=self._clock())
-            if terms.options is not None:
-                new = replace(new, options=terms.options)
-            if terms.subscriber is not None and terms.subscriber != old.subscriber:
-                new = replace(new, subscriber=terms.subscriber, confirmed=False)
-                if self._take(new) is not None:
-                    raise SubscriberTaken
-            return new
-
         before = self.get(address, subscription_id)
         if before.push is not None and terms.subscriber is not None:
             raise Invalid("The subscriber of this subscription is a connection, and stays one.")
-        after = self._change(address, subscription_id, change)
+        wanted = self._changed(before, terms)
+        trust = None
+        if is_trusting(wanted.subscriber):
+            if self._holder(wanted) is not None:
+                raise SubscriberTaken
+            trust = self._trusts.grant(wanted.subscriber, token, expires=wanted.expires)
+        replaced = before
+
+        def change(old: Subscription) -> Subscription:
+            nonlocal replaced
+            if trust is not None and (old.subscriber, old.options) != (before.subscriber, before.options):
+                raise ConcurrentChange  # to what the caller would not have lent a token to
+            replaced = old
+            new = self._changed(old, terms)
+            if new.subscriber != old.subscriber and self._take(new) is not None:
+                raise SubscriberTaken
+            return replace(new, options=with_trust(new.options, trust))
+
+        try:
+            after = self._change(address, subscription_id, change)
+        except (Conflict, NotFound):
+            self._trusts.end(trust)
+            raise
+        self._trusts.end(replaced.options.get(TRUST_ID))
         if after.subscriber != before.subscriber:
             self._give_up(before)
         return after
@@ -262,8 +284,10 @@ class SubscriptionService:
         except ValueError as error:
             raise Invalid(f"The subscriber is no URI: {error}.") from error
         if parts.scheme not in self._schemes:
+            lacking = " This service has no Keystone for trust+." if parts.scheme in TRUSTING else ""
             raise Invalid(
-                f"The subscriber type of subscription must be supported in the list {list(self._schemes)}."
+                "The subscriber type of subscription must be supported in the list"
+                f" {list(self._schemes)}.{lacking}"
             )
         if parts.scheme.endswith(("http", "https")) and (not host or parts.username is not None):
             raise Invalid("The subscriber must name a host, and no user.")
@@ -311,6 +335,36 @@ class SubscriptionService:
                 return new
         raise ConcurrentChange
 
+    def _changed(self, old: Subscription, terms: Terms) -> Subscription:
+        """Return a subscription with what a client wants changed."""
+        new = replace(old, disabled=None)
+        if terms.ttl is not None:
+            new = replace(new, ttl=terms.ttl, renewed=self._clock())
+        if terms.options is not None:
+            new = replace(new, options=terms.options)
+        if terms.subscriber is not None and terms.subscriber != old.subscriber:
+            new = replace(new, subscriber=terms.subscriber, confirmed=False)
+        return new
+
+    def _enter(self, subscription: Subscription) -> Subscription | None:
+        """Keep a new subscription, unless its subscriber has another one: then return that."""
+        # First the subscription, then the sign of who has it: a sign without one counts for nothing.
+        self._records.insert(_record(subscription))
+        there = self._take(subscription)
+        if there is not None:
+            self._records.remove(SUBSCRIPTION, subscriptions_scope(subscription.address), subscription.id)
+            self._trusts.end(subscription.options.get(TRUST_ID))
+        return there
+
+    def _holder(self, subscription: Subscription) -> Subscription | None:
+        """Return the other subscription that has the subscriber of this one, if any."""
+        sign = _sign(subscription)
+        found = self._records.fetch(_OWNER, sign.scope, sign.name)
+        there = None if found is None else self._find(subscription.address, found.data["id"])
+        if there is None or there.subscriber != subscription.subscriber or there.id == subscription.id:
+            return None
+        return there
+
     def _take(self, subscription: Subscription) -> Subscription | None:
         """Make a subscription the only one of its subscriber; return the one that is in the way, if any."""
         address = subscription.address
@@ -341,6 +395,8 @@ class SubscriptionService:
         if self._records.remove(SUBSCRIPTION, scope, subscription.id, revision=subscription.revision):
             self._give_up(subscription)
             self._forget(subscription.address, subscription.id)
+            if subscription.expires > self._clock():  # or else its trust has ended as well
+                self._trusts.end(subscription.options.get(TRUST_ID))
 
     def _unsubscribe_if_none(self, address: Address) -> None:
         """Let posts tell nobody, if nobody is left; whoever subscribes meanwhile leaves a stamp of their own."""
@@ -360,7 +416,7 @@ class SubscriptionService:
 def _check_options(options: Json) -> None:
     if not isinstance(options, dict):
         raise Invalid("Options must be a dict.")
-    if "trust_id" in options:
+    if TRUST_ID in options:
         raise Invalid("The option trust_id is given by the service, never by a client.")
     headers = options.get("post_headers")
     if headers is not None and not (

@@ -101,6 +101,11 @@ class TokenService:
             raise TokenNotFound
 
 
+def is_own(text: str) -> bool:
+    """Whether this looks like the secret of a token that Hermod made, valid or not."""
+    return text.strip().startswith("hmd_")
+
+
 def _digest(secret: str) -> str:
     # The secret has 256 random bits, so a plain hash needs neither salt nor stretching.
     return hashlib.sha256(secret.encode()).hexdigest()

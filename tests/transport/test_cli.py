@@ -125,6 +125,7 @@ class TestCheck:
             ("notifier.require_confirmation", {"HERMOD_NOTIFIER_REQUIRE_CONFIRMATION": "true"}),
             ("egress.allow", {"HERMOD_EGRESS_ALLOW": "10.0.0.1/8"}),
             ("bridge.url", {"HERMOD_BRIDGE_URL": "amqp://h"}),
+            ("keystone.password", {"HERMOD_KEYSTONE_AUTH_URL": "https://h", "HERMOD_KEYSTONE_USERNAME": "u"}),
         ],
     )
     def test_what_a_notifier_could_not_work_with_is_wrong_for_all(self, command, name, environ):
@@ -132,6 +133,20 @@ class TestCheck:
         assert result.exit_code == 2
         (line,) = said(result)
         assert name in line
+
+    @pytest.mark.parametrize("command", ["check", "notifier"])
+    def test_the_library_for_keystone_is_named_where_it_is_missing(self, command, monkeypatch):
+        for name in ("notifiers.keystone", "keystoneauth1.exceptions"):
+            monkeypatch.delitem(sys.modules, name, raising=False)
+        monkeypatch.setitem(sys.modules, "keystoneauth1", None)
+        keystone = {"URL": "https://h", "USERNAME": "u", "PASSWORD": "p"}
+        environ = {
+            f"HERMOD_KEYSTONE_{name.replace('URL', 'AUTH_URL')}": text for name, text in keystone.items()
+        }
+        result = hermod(command, "--store", STORE, **environ)
+        assert result.exit_code == 1
+        (line,) = said(result)
+        assert "pip install 'hermod[keystone]'" in line
 
     def test_warnings_do_not_change_the_exit_code(self):
         result = hermod(

@@ -234,6 +234,13 @@ class TestMistakes:
             ("bridge.queue", "a/b"),
             ("bridge.project", "p" * 257),
             ("bridge.queue_arguments", {"x-delivery-limit": 1.5}),
+            ("keystone.auth_url", "keystone.example.org"),
+            ("keystone.auth_url", "ftp://keystone.example.org/v3"),
+            ("keystone.auth_url", "https://keystone.example.org/v3?a=b"),
+            ("keystone.auth_url", "https://keystone.example.org:port/v3"),
+            ("keystone.cafile", "there/is/no/such/file.pem"),
+            ("keystone.timeout", 0),
+            ("keystone.timeout", 61),
         ],
     )
     def test_a_value_that_is_out_of_the_question(self, key, value):
@@ -288,6 +295,33 @@ class TestMistakes:
     def test_a_url_that_is_no_brokers_is_refused_and_not_repeated(self, url):
         (line,) = problems(environ={"HERMOD_BRIDGE_URL": url})
         assert line.startswith("environment HERMOD_BRIDGE_URL: bridge.url should be amqp://")
+        assert "hunter2" not in line
+
+    @pytest.mark.parametrize("missing", ["USERNAME", "PASSWORD"])
+    def test_at_keystone_the_service_is_somebody(self, missing):
+        environ = {
+            "HERMOD_KEYSTONE_AUTH_URL": "https://keystone.example.org:5000/v3",
+            "HERMOD_KEYSTONE_USERNAME": "hermod",
+            "HERMOD_KEYSTONE_PASSWORD": "hunter2",
+        }
+        loaded = load(environ=environ)
+        assert loaded.settings.keystone.password.get_secret_value() == "hunter2"
+        assert "hunter2" not in "\n".join(
+            [repr(loaded.settings), *effective(loaded.settings, loaded.sources)]
+        )
+        (line,) = problems(environ={**environ, f"HERMOD_KEYSTONE_{missing}": ""})
+        assert line.startswith(
+            "keystone: keystone.auth_url should be set with keystone.username and keystone.p"
+        )
+        assert "hunter2" not in line
+
+    def test_a_password_in_the_url_of_keystone_is_refused_and_not_repeated(self):
+        (line,) = problems(
+            environ={"HERMOD_KEYSTONE_AUTH_URL": "https://hermod:hunter2@keystone.example.org"}
+        )
+        assert line.startswith(
+            "environment HERMOD_KEYSTONE_AUTH_URL: keystone.auth_url should be a URL such as"
+        )
         assert "hunter2" not in line
 
     def test_arguments_of_a_queue_are_numbers_and_switches_where_they_look_like_it(self, tmp_path):
@@ -392,6 +426,19 @@ class TestExposure:
         check_exposure(consenting)
         assert len(list(warnings(consenting))) == 1
         check_exposure(load(environ={**environ, "HERMOD_AUTH_STRATEGY": "token"}).settings)
+
+    @pytest.mark.parametrize(
+        ("url", "count"),
+        [("http://10.0.0.1/v3", 1), ("https://10.0.0.1/v3", 0), ("http://localhost:5000", 0)],
+    )
+    def test_a_keystone_without_tls_is_worth_a_thought(self, url, count):
+        environ = {
+            "HERMOD_KEYSTONE_AUTH_URL": url,
+            "HERMOD_KEYSTONE_USERNAME": "u",
+            "HERMOD_KEYSTONE_PASSWORD": "p",
+        }
+        found = list(warnings(load(environ=environ).settings))
+        assert ["keystone.auth_url" in each for each in found] == [True] * count
 
 
 class TestListing:

@@ -927,6 +927,7 @@ def test_a_duplicate_is_a_conflict_whether_or_not_it_is_confirmed(socket: Socket
         {"subscriber": "fake://hook.example.org/"},
         {"subscriber": "hook.example.org"},
         {"subscriber": "http://"},
+        {"subscriber": "trust+http://hook.example.org/"},
         {"ttl": 59},
         {"ttl": -1},
         {"ttl": 2**63 - 1},
@@ -943,13 +944,6 @@ def test_a_wish_that_breaks_the_rules_is_refused(
 
     assert (told.status, told.body["error"]) == (400, None)
     assert socket.done("queue_list") == {"queues": []}
-
-
-@pytest.mark.parametrize("scheme", ["trust+http", "trust+https"])
-def test_a_subscriber_may_want_a_trust(socket: Socket, scheme: str) -> None:
-    told = socket.do("subscription_create", queue_name="q1", subscriber=f"{scheme}://hook.example.org/")
-
-    assert told.status == 201
 
 
 @pytest.mark.parametrize("subscriber", [{}, {"subscriber": ""}])

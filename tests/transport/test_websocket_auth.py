@@ -258,13 +258,6 @@ def test_who_may_not_claim_gets_nothing_leased(open_socket) -> None:
     assert socket.link.leased == {}
 
 
-def test_who_has_authenticated_may_subscribe_with_a_trust(guarded: Socket) -> None:
-    member(guarded)
-    told = guarded.do("subscription_create", queue_name="q1", subscriber="trust+http://hook.example.org/")
-
-    assert told.status == 201
-
-
 def test_a_token_expires(guarded: Socket, clock) -> None:
     member(guarded, expires=clock() + 2500)
     clock.advance(2.4)

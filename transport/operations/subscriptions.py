@@ -52,7 +52,8 @@ def subscription_list(service: Service, caller: Caller, args: SubscriptionList) 
 def subscription_create(service: Service, caller: Caller, args: SubscriptionCreate) -> Made:
     """Subscribe somebody to a queue."""
     address = address_of(caller, args.queue_name)
-    made = service.subscriptions.create(address, service.subscriptions.read(args.wish))
+    terms = service.subscriptions.read(args.wish)
+    made = service.subscriptions.create(address, terms, token=caller.keystone_token)
     service.confirmations.ask(made.subscription, confirmed=True)
     return made
 
@@ -67,7 +68,9 @@ def subscription_update(service: Service, caller: Caller, args: SubscriptionUpda
     """Change a subscription."""
     address = address_of(caller, args.queue_name)
     before_terms = service.subscriptions.read(args.wish)
-    changed = service.subscriptions.update(address, args.subscription_id, before_terms)
+    changed = service.subscriptions.update(
+        address, args.subscription_id, before_terms, token=caller.keystone_token
+    )
     if before_terms.subscriber is not None and not changed.confirmed:
         service.confirmations.ask(changed, confirmed=True)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 from queues.errors import HermodError
 from transport.settings.model import Settings
@@ -34,6 +35,9 @@ def warnings(settings: Settings) -> Iterator[str]:
     for key in ("api.bind", "websocket.bind"):
         if _is_open(settings, key):
             yield f"Whoever reaches {key} can use every project: auth_strategy is none."
+    keystone = urlsplit(settings.keystone.auth_url)
+    if keystone.scheme == "http" and not _is_loopback(keystone.hostname or ""):
+        yield "Whoever is between the service and Keystone can read its password: keystone.auth_url is not https."
 
 
 def _is_open(settings: Settings, key: str) -> bool:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import base64
 import binascii
 import difflib
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import fields
 from ipaddress import ip_network
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from queues.errors import Invalid
 from queues.limits import MIN_TTL, Limits, is_queue_name
@@ -28,6 +30,7 @@ _GUESSABLE = 16  # characters of a signing key that are too few
 _BIND = re.compile(r"(?:\[[0-9a-fA-F:.]+\]|[^\[\]:/\s]+):([0-9]{1,5})").fullmatch
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:").match
 _ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/\s]+").fullmatch
+_KEYSTONE = re.compile(r"https?://[^\s/?#@]+(?:/[^\s?#]*)?").fullmatch
 _AMQP = re.compile(r"amqps?://[^\s;]+").fullmatch
 _INTEGER = re.compile(r"-?[0-9]{1,18}").fullmatch
 _KEY_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}").fullmatch
@@ -134,6 +137,27 @@ def broker(url: SecretStr) -> SecretStr:
             "should be amqp://USER:PASSWORD@HOST:PORT/VHOST or amqps://..., several by semicolons"
         )
     return url
+
+
+def keystone(value: str) -> str:
+    """Check where Keystone is; empty for none."""
+    try:
+        urlsplit(value).port  # noqa: B018 - it is looked at only now
+        is_url = _KEYSTONE(value) is not None
+    except ValueError:
+        is_url = False
+    if value and not is_url:
+        raise ValueError(
+            "should be a URL such as https://keystone.example.org:5000/v3, without a user or a query"
+        )
+    return value
+
+
+def readable(value: str) -> str:
+    """Check that a file can be read; empty for none."""
+    if value and not os.access(value, os.R_OK):
+        raise ValueError("should be a file that can be read")
+    return value
 
 
 def argument(value: object) -> object:

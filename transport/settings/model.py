@@ -416,6 +416,43 @@ class BridgeSettings(Section):
         return self
 
 
+class KeystoneSettings(Section):
+    """Keystone, for subscribers that want its tokens: trust+http and trust+https."""
+
+    auth_url: Annotated[str, AfterValidator(checks.keystone)] = Field(
+        default="",
+        description="Where Keystone is, such as https://keystone.example.org:5000/v3; without it nobody can be"
+        " subscribed that way.",
+    )
+    username: str = Field(
+        default="", description="The service's own user, whom those who subscribe come to trust."
+    )
+    password: SecretStr = Field(default=SecretStr(""), description="Password of that user.")
+    user_domain_name: str = Field(default="Default", description="Domain of that user.")
+    project_name: str = Field(
+        default="",
+        description="Project that the user's own tokens are scoped to, if Keystone demands that; empty for none.",
+    )
+    project_domain_name: str = Field(default="Default", description="Domain of that project.")
+    cafile: Annotated[str, AfterValidator(checks.readable)] = Field(
+        default="",
+        description="File with the certificates (PEM) by which Keystone proves who it is; empty for those of the system.",
+    )
+    timeout: float = Field(
+        default=5.0,
+        gt=0,
+        le=60,
+        allow_inf_nan=False,
+        description="Seconds that connecting to Keystone lasts at most, and each answer of it.",
+    )
+
+    @model_validator(mode="after")
+    def _the_service_is_somebody(self) -> KeystoneSettings:
+        if self.auth_url and not (self.username and self.password.get_secret_value()):
+            raise ValueError("keystone.auth_url should be set with keystone.username and keystone.password")
+        return self
+
+
 class LogSettings(Section):
     """The log, on standard error."""
 
@@ -484,6 +521,7 @@ class Settings(Section):
     egress: EgressSettings = EgressSettings()
     mail: MailSettings = MailSettings()
     bridge: BridgeSettings = BridgeSettings()
+    keystone: KeystoneSettings = KeystoneSettings()
     log: LogSettings = LogSettings()
     cors: CorsSettings = CorsSettings()
     access: Annotated[AccessRules, AfterValidator(checks.rules)] = Field(

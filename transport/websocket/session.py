@@ -32,7 +32,14 @@ from queues.service.pushes import Position
 from queues.service.subscriptions import Terms
 from queues.service.waiting import Vigil
 from queues.signing import SignedUrl
-from transport.auth import Identity, NoAuthentication, client_id_of, project_of, strategy
+from transport.auth import (
+    Identity,
+    NoAuthentication,
+    client_id_of,
+    keystone_token_of,
+    project_of,
+    strategy,
+)
 from transport.dispatch import Reply, attempt, dispatch
 from transport.operations.queues import address_of
 from transport.problems import INTERNAL, Problem
@@ -130,6 +137,7 @@ class Session:
     _identity: Identity | None = field(default=None, init=False)
     _token: str | None = field(default=None, init=False)  # the last that was good
     _checked: int = field(default=0, init=False)  # ms; when it was looked at last
+    _keystone_token: str | None = field(default=None, init=False)  # of Keystone, where it says who speaks
 
     def __post_init__(self) -> None:
         self._lock = Lock()  # somebody else may look after the token
@@ -238,6 +246,7 @@ class Session:
 
     def _authenticate(self, frame: Frame) -> Handled:
         if self._trusting:
+            self._keystone_token = keystone_token_of(_texts(frame).get)
             return Handled(frames.reply(frame, 200, {"message": "Authentified."}, bare=True))
         headers = checked_headers(frame, _Credentials)
         # Until it is known who speaks, nobody does; what is pushed meanwhile still depends on the old token.
@@ -255,8 +264,7 @@ class Session:
 
     def _caller(self, frame: Frame, headers: Headers, action: Action | None, body: Any) -> Caller:  # noqa: ANN401
         """Return who asks; raises NotAuthentified, and what is wrong with the headers."""
-        given = frame.headers or {}
-        named = {name: value for name, value in given.items() if isinstance(value, str)}
+        named = _texts(frame)
         if self._trusting:
             identity = self._strategy.identify(named.get)
         else:
@@ -265,7 +273,8 @@ class Session:
             raise NotAuthentified
         project = project_of(identity, {**named, "X-Project-ID": headers.project or _NOBODY}.get)
         client_id = client_id_of(named.get, self.service.settings.wire)
-        return Caller(project=project, client_id=client_id, role=identity.role)
+        token = keystone_token_of(named.get) or self._keystone_token
+        return Caller(project=project, client_id=client_id, role=identity.role, keystone_token=token)
 
     def _known(self) -> Identity | None:
         """Return who has authenticated, if that counts still; raises StoreError."""
@@ -439,6 +448,11 @@ _OWN: Mapping[str, Own] = {"subscription_resume": Own(_ResumeBody, Session._resu
 
 #: Actions that stand in no table of operations.
 CONNECTION_ACTIONS = ("authenticate", *_OWN)
+
+
+def _texts(frame: Frame) -> Mapping[str, str]:
+    """Return those headers that are texts."""
+    return {name: value for name, value in (frame.headers or {}).items() if isinstance(value, str)}
 
 
 def _refused(frame: Frame, refusal: FrameRefused) -> Handled:

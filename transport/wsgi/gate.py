@@ -18,7 +18,7 @@ from queues.errors import BadSignature, InvalidName, InvalidTopicName
 from queues.limits import check_address
 from queues.models import Address, Caller, Role
 from queues.signing import SignedUrl
-from transport.auth import Headers, Identity, Strategy, client_id_of, project_of, strategy
+from transport.auth import Headers, Identity, Strategy, client_id_of, keystone_token_of, project_of, strategy
 from transport.problems import FormEncoded
 from transport.service import Service
 
@@ -75,7 +75,12 @@ class Gate:
         headers: Headers = request.get_header
         identity: Identity = request.context.identity
         client_id = client_id_of(headers, self._service.settings.wire)
-        caller = Caller(project=project_of(identity, headers), client_id=client_id, role=identity.role)
+        caller = Caller(
+            project=project_of(identity, headers),
+            client_id=client_id,
+            role=identity.role,
+            keystone_token=keystone_token_of(headers),
+        )
         for variable, refusal in _NAMES.items():
             if variable in params:
                 check_address(Address(project=caller.project, queue=params[variable]), refusal=refusal)
