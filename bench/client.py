@@ -58,6 +58,7 @@ class Count:
     )  # seconds, of all that was due in the time
     operations: int = 0  # that ended in the time
     messages: int = 0  # that these moved
+    empty: int = 0  # operations that found nothing to move
 
 
 @dataclass(kw_only=True, slots=True)
@@ -212,6 +213,7 @@ class Client:
         if self._from <= now < self._until:
             tally.operations += 1
             tally.messages += messages
+            tally.empty += not messages
         lane.steps = None
         self._busy.discard(lane)
         if messages or lane.crew.interval is not None:

@@ -73,7 +73,11 @@ class Connection:
 
     def ask(self, request: Request) -> Answer:
         """Send a request and wait for the answer; raises OSError, also for one that is not expected."""
-        self.send(request.wire(self.target))
+        return self.exchange(request.wire(self.target), request)
+
+    def exchange(self, wire: bytes, request: Request) -> Answer:
+        """Do the same with the bytes that were made of the request beforehand."""
+        self.send(wire)
         answer = None
         while answer is None:
             answer = self.receive()

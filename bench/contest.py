@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from bench import depth, services
+from bench import depth, rows, services
 from bench.conditions import Conditions, conditions
 from bench.fleet import Fleet, fleet
-from bench.report import Cell, Figure, table, tables
+from bench.report import Figure, tables
+from bench.rows import Row
 from bench.services import Store, serving
-from bench.trials import Alone, Contender, Served, Trial, take_turns
+from bench.trials import Alone, Contender, Served, take_turns
 from bench.workloads import Load
 from queues.ports import Driver
 from storage.registry import connect
@@ -37,12 +38,12 @@ LOADS: Mapping[str, Load] = {
 #: What the engines alone are called, by store and load, and which of `bench.yardsticks.alone.ENGINES` that is.
 BARE: Mapping[str, Mapping[str, Mapping[str, str]]] = {
     "redis": {
-        "post of 1": {"XADD": "streams", "one Lua call": "lua"},
-        "post of 10": {"pipeline of XADD": "streams"},
-        "claim 10 + delete 10": {"XREADGROUP + XACK + XDEL": "streams"},
+        "post": {"XADD": "streams", "one Lua call": "lua"},
+        "post-batch": {"pipeline of XADD": "streams"},
+        "claim-delete": {"XREADGROUP + XACK + XDEL": "streams"},
     },
-    "mongodb": {"post of 1": {"insert_one": "documents"}, "post of 10": {"insert_many": "documents"}},
-    "sqlite": {load: {"sqlite3": "rows"} for load in LOADS},
+    "mongodb": {"post": {"insert_one": "documents"}, "post-batch": {"insert_many": "documents"}},
+    "sqlite": {load.name: {"sqlite3": "rows"} for load in LOADS.values()},
 }
 
 #: How deep the large queue is.
@@ -67,7 +68,7 @@ class Measured:
     """What was found out on a store."""
 
     conditions: Conditions
-    trials: Mapping[str, Mapping[str, Trial]]  # by load and contender
+    trials: Mapping[str, Mapping[str, Row]]  # by load and contender
     depth: list[Figure]  # empty if it was left out
 
 
@@ -94,46 +95,49 @@ def measure(name: str, effort: Effort) -> Measured:
         return Measured(conditions=found, trials=trials, depth=_depth(store, Path(folder), effort))
 
 
-def _trials(store: Store, folder: Path, driver: Driver, effort: Effort) -> dict[str, dict[str, Trial]]:
+def _trials(store: Store, folder: Path, driver: Driver, effort: Effort) -> dict[str, dict[str, Row]]:
+    flags = ("--workers", str(WORKERS), "--threads", str(THREADS))
     stock = round(_FASTEST[store.name] * (effort.seconds + 0.5))
     with (
         fleet(PROCESSES, CONNECTIONS) as clients,
-        _contenders(store, folder, driver, clients) as contenders,
+        serving("transport", "api", "--store", store.uri, *flags) as (url, process),
+        yardsticks(store, folder, clients, flags) as others,
     ):
+        service = Served(clients, url, {"server": [process], **store.used()}, driver.messages)
         return {
-            load: take_turns(
-                contenders[load], LOADS[load], seconds=effort.seconds, slices=effort.slices, stock=stock
+            name: take_turns(
+                {SERVICE: service, **others[load.name]},
+                load,
+                seconds=effort.seconds,
+                slices=effort.slices,
+                stock=stock,
             )
-            for load in LOADS
+            for name, load in LOADS.items()
         }
 
 
 @contextmanager
-def _contenders(
-    store: Store, folder: Path, driver: Driver, clients: Fleet
-) -> Iterator[Mapping[str, Mapping[str, Contender]]]:
-    """Yield who is measured under each load."""
-    flags = ("--workers", str(WORKERS), "--threads", str(THREADS))
-    engine = {"store": store.processes} if store.processes else {}
+def yardsticks(
+    store: Store, folder: Path, clients: Fleet, flags: Sequence[str]
+) -> Iterator[Mapping[str, dict[str, Contender]]]:
+    """Yield what a service on a store is compared with, by the name of the load; `flags` are gunicorn's."""
     with ExitStack() as opened:
 
-        def serve(stocked: Driver | None, module: str, *arguments: str) -> Contender:
-            url, process = opened.enter_context(serving(module, *arguments, *flags))
-            messages = stocked.messages if stocked else None
-            return Served(clients, url, {"server": [process], **engine}, messages)
+        def serve(*arguments: str) -> Served:
+            command = ("bench.yardsticks.app", *arguments, *flags)
+            url, process = opened.enter_context(serving(*command))
+            return Served(clients, url, {"server": [process], **store.used()})
 
-        service = serve(driver, "transport", "api", "--store", store.uri)
-        app = serve(None, "bench.yardsticks.app")
-        found = {load: {SERVICE: service, APP: app} for load in LOADS}
+        app = serve()
+        found: dict[str, dict[str, Contender]] = {load.name: {APP: app} for load in LOADS.values()}
         if store.name == "redis":
-            lua_app = serve(None, "bench.yardsticks.app", "--redis", store.uri)
-            found["post of 1"][LUA_APP] = lua_app
+            found["post"][LUA_APP] = serve("--redis", store.uri)
         # SQLite has one writer at a time, and does best without others that wait for it.
-        threads = 1 if store.name == "sqlite" else CONNECTIONS
+        threads = 1 if store.name == "sqlite" else clients.connections
         uri = f"sqlite:///{folder / 'alone.db'}" if store.name == "sqlite" else store.uri
-        for load, engines in BARE[store.name].items():
+        for load, engines in BARE.get(store.name, {}).items():
             for name, kind in engines.items():
-                found[load][name] = Alone(clients, kind, uri, engine, threads)
+                found[load][name] = Alone(clients, kind, uri, store.used(), threads)
         yield found
 
 
@@ -156,30 +160,9 @@ def _depth(store: Store, folder: Path, effort: Effort) -> list[Figure]:
         )
 
 
-#: What is told of a contender under a load; CPU is for each message.
-_HEADS = (
-    *("load", "what", "messages/s", "slowest", "fastest"),
-    *("p50, ms", "p95, ms", "p99, ms", "max, ms"),
-    *("server, cpu µs", "store, cpu µs", "client, cpu µs", "all, cpu µs", "errors"),
-)
-
-
 def text(store: str, measured: Measured) -> str:
     """Return what was measured on a store, as tables."""
-    rows = [
-        _row(load, name, trial) for load, trials in measured.trials.items() for name, trial in trials.items()
+    parts = [
+        f"{load}, {store}\n\n{rows.text(list(trials.values()))}" for load, trials in measured.trials.items()
     ]
-    parts = [f"{store}\n\n{table(_HEADS, rows)}"]
     return "\n\n".join([*parts, tables(measured.depth)] if measured.depth else parts)
-
-
-def _row(load: str, name: str, trial: Trial) -> list[Cell]:
-    at = trial.score.latencies.get_value_at_percentile
-    return [
-        *(load, name),
-        *(round(rate) for rate in (trial.rate, min(trial.rates), max(trial.rates))),
-        *(at(percent) / 1000 for percent in (50.0, 95.0, 99.0, 100.0)),
-        *(trial.cpu_each(part) for part in ("server", "store", "client")),
-        trial.cpu_each(),
-        trial.errors.total(),
-    ]

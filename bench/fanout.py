@@ -6,20 +6,15 @@ The notifier, the subscriber and whoever posts are a process each.
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import socket
 import statistics
-import subprocess
-import sys
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from contextlib import closing
 
+from bench.arrivals import Arrivals, receiving
 from bench.report import Figure, against
-from bench.services import free_port
+from bench.services import notifier
 from queues.models import Address, Caller
 from queues.service.messages import Draft
 from queues.service.subscriptions import Terms
@@ -42,35 +37,18 @@ _PADDING = "x" * 170
 _BATCH = 10  # messages of a post, where the number of deliveries is what counts
 
 
-@dataclass
-class Arrivals:
-    """What a subscriber got, second by second."""
-
-    seconds: list[list[float]] = field(default_factory=list)  # ages in ms
-
-    def rate(self) -> float:
-        """Return the median number of deliveries in those seconds that were full of them."""
-        full = [len(ages) for ages in self.seconds if ages][1:-1]
-        return statistics.median(full) if full else 0.0
-
-    def percentile(self, part: float) -> float:
-        """Return the age that so many were not older than, the first second left out."""
-        ages = sorted(age for second in [each for each in self.seconds if each][1:] for age in second)
-        return ages[min(int(len(ages) * part), len(ages) - 1)] if ages else float("nan")
-
-
 def measure(uri: str, *, seconds: float) -> list[Figure]:
     """Measure on the store of a URI, which other processes can open."""
     settings = Settings(store=uri)
     with closing(open_service(settings)) as service:
         costs = _cost_of_posts(service)
-        with _receiver() as (port, steady), _notifier(uri):
+        with receiving() as (port, steady), notifier(uri):
             time.sleep(_START)
             _steady(service, port, LEAST_RATE / 2, seconds)
             time.sleep(1.5)
-        with _receiver() as (port, flood):
+        with receiving() as (port, flood):
             address = _flood(service, port, seconds)
-            with _notifier(uri):
+            with notifier(uri):
                 time.sleep(seconds)
             service.subscriptions.purge(address)  # what is left is nobody's
         crowds = [_crowd(service, uri, hangs=hangs) for hangs in (False, True)]
@@ -129,7 +107,7 @@ def _cost_of_posts(service: Service, rounds: int = 400) -> list[Figure]:
 def _crowd(service: Service, uri: str, *, hangs: bool) -> Arrivals:
     """Let a thousand subscribers hear of a few posts."""
     address = _address("crowd")
-    with socket.socket() as silent, _receiver() as (port, arrivals):
+    with socket.socket() as silent, receiving() as (port, arrivals):
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         for number in range(_CROWD):
@@ -137,7 +115,7 @@ def _crowd(service: Service, uri: str, *, hangs: bool) -> Arrivals:
         if hangs:
             nobody = f"http://127.0.0.1:{silent.getsockname()[1]}/"
             service.subscriptions.create(address, Terms(subscriber=nobody))
-        with _notifier(uri):
+        with notifier(uri):
             time.sleep(_START)
             for _ in range(_POSTS):
                 service.messages.post(_CALLER, address, _drafts(1))
@@ -174,38 +152,3 @@ def _address(name: str) -> Address:
 def _drafts(count: int) -> list[Draft]:
     body = json.dumps({"note": _PADDING, "t": time.time()}, separators=(",", ":")).encode()
     return [Draft(body=body)] * count
-
-
-@contextmanager
-def _receiver() -> Iterator[tuple[int, Arrivals]]:
-    port = free_port()
-    arrivals = Arrivals()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "bench.receiver", str(port)], stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    lines = process.stdout
-
-    def read() -> None:
-        arrivals.seconds.extend(json.loads(line) for line in lines)
-
-    reader = threading.Thread(target=read)
-    reader.start()
-    try:
-        yield port, arrivals
-    finally:
-        process.terminate()
-        process.wait()
-        reader.join()
-        lines.close()
-
-
-@contextmanager
-def _notifier(uri: str) -> Iterator[None]:
-    environ = {**os.environ, "HERMOD_EGRESS_ALLOW": "127.0.0.0/8", "HERMOD_LOG_LEVEL": "warning"}
-    process = subprocess.Popen([sys.executable, "-m", "transport", "notifier", "--store", uri], env=environ)
-    try:
-        yield
-    finally:
-        process.terminate()
-        process.wait()

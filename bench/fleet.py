@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -43,19 +43,26 @@ class Score:
     latencies: HdrHistogram = field(default_factory=histogram)  # µs
     operations: int = 0
     messages: int = 0
+    empty: int = 0  # operations that found nothing
 
     def add(self, other: Score) -> None:
         """Add another one to it."""
         self.latencies.add(other.latencies)
         self.operations += other.operations
         self.messages += other.messages
+        self.empty += other.empty
+
+    def record(self, seconds: Iterable[float]) -> None:
+        """Add latencies."""
+        for latency in seconds:
+            self.latencies.record_value(min(max(round(latency * 1e6), 1), HIGHEST))
 
 
 @dataclass(kw_only=True, slots=True)
 class Result:
     """What a load came to."""
 
-    seconds: float
+    seconds: float = 0.0
     roles: dict[str, Score] = field(default_factory=dict)
     errors: Counter[str] = field(default_factory=Counter)
     used: dict[str, Usage] = field(default_factory=dict)  # by the client, and by what was watched
@@ -74,6 +81,15 @@ class Result:
     def rate(self) -> float:
         """Messages per second."""
         return self.messages / self.seconds
+
+    def add(self, other: Result) -> None:
+        """Add what came of the same load at another time."""
+        self.seconds += other.seconds
+        self.errors += other.errors
+        for name, score in other.roles.items():
+            self.roles.setdefault(name, Score()).add(score)
+        for name, used in other.used.items():
+            self.used[name] = self.used.get(name, Usage()).and_then(used)
 
 
 class Fleet:
@@ -161,8 +177,8 @@ def merged(tallies: Sequence[Tally], seconds: float, used: dict[str, Usage]) -> 
             score = result.roles.setdefault(name, Score())
             score.operations += count.operations
             score.messages += count.messages
-            for latency in count.latencies:
-                score.latencies.record_value(min(max(round(latency * 1e6), 1), HIGHEST))
+            score.empty += count.empty
+            score.record(count.latencies)
     return result
 
 

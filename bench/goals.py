@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
 from bench.contest import DEEP, LUA_APP, SERVICE, Measured
 from bench.depth import GOAL as DEAREST
 from bench.depth import SMALL
 from bench.report import table
-from bench.trials import Trial
+from bench.rows import Row, cpu_each, document, rate
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,8 +61,10 @@ class Share:
     def judge(self, found: Measured) -> tuple[str, float | None, bool | None]:
         """Compare the slices that were next to each other."""
         ours, theirs = found.trials[self.load][SERVICE], found.trials[self.load][self.of]
-        share = statistics.median(mine / other for mine, other in zip(ours.rates, theirs.rates, strict=True))
-        words = f"{share:.0%} ({ours.rate:,.0f} of {theirs.rate:,.0f}/s; {_by_cpu(ours, theirs)} by cpu)"
+        share = statistics.median(
+            mine / other for mine, other in zip(ours.slices, theirs.slices, strict=True)
+        )
+        words = f"{share:.0%} ({rate(ours):,.0f} of {rate(theirs):,.0f}/s; {_by_cpu(ours, theirs)} by cpu)"
         return words, share, share >= self.share
 
 
@@ -82,13 +84,13 @@ class Rate:
 
     def judge(self, found: Measured) -> tuple[str, float | None, bool | None]:
         """Look how fast it was, and whether the machine was."""
-        rate = found.trials[self.load][SERVICE].rate
-        met = rate >= self.rate
+        ours = rate(found.trials[self.load][SERVICE])
+        met = ours >= self.rate
         if not met and self.given:
-            reached = found.trials["post of 1"][LUA_APP].rate
+            reached = rate(found.trials["post of 1"][LUA_APP])
             if reached < self.given:
-                return f"{rate:,.0f}/s, where that reached {reached:,.0f}", rate, None
-        return f"{rate:,.0f}/s", rate, met
+                return f"{ours:,.0f}/s, where that reached {reached:,.0f}", ours, None
+        return f"{ours:,.0f}/s", ours, met
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,9 +117,9 @@ class Depth:
         return f"{worst.ratio:.2f} ({worst.load})", worst.ratio, worst.ratio <= DEAREST
 
 
-def _by_cpu(ours: Trial, theirs: Trial) -> str:
+def _by_cpu(ours: Row, theirs: Row) -> str:
     """Return the share that the processor time of all processes comes to, whatever others do on the machine."""
-    mine, other = ours.cpu_each(), theirs.cpu_each()
+    mine, other = cpu_each(ours.result), cpu_each(theirs.result)
     return f"{other / mine:.0%}" if mine and other else "not known"
 
 
@@ -163,34 +165,29 @@ def text(found: Mapping[str, Measured | str]) -> str:
     return table(("store", "load", "goal", "measured", "verdict"), rows)
 
 
-def document(found: Mapping[str, Measured | str]) -> dict[str, Any]:
+def documents(found: Mapping[str, Measured | str]) -> dict[str, Any]:
     """Return all of it for a JSON file."""
     return {
-        "stores": {
-            store: {
-                "goals": [{**asdict(each), "verdict": each.verdict} for each in judged(store, measured)],
-                **({} if isinstance(measured, str) else _details(measured)),
-            }
+        "goals": {
+            store: [{**asdict(each), "verdict": each.verdict} for each in judged(store, measured)]
             for store, measured in found.items()
-        }
-    }
-
-
-def _details(measured: Measured) -> dict[str, Any]:
-    return {
-        "conditions": asdict(measured.conditions),
-        "loads": {
-            load: {name: _trial(trial) for name, trial in trials.items()}
-            for load, trials in measured.trials.items()
         },
-        "depth": [asdict(figure) for figure in measured.depth],
-    }
-
-
-def _trial(trial: Trial) -> dict[str, Any]:
-    return {
-        "messages_per_second": trial.rates,
-        "latencies": trial.score.latencies.encode().decode(),
-        "cpu": {name: trial.cpu_each(name) for name in trial.cpu},
-        "errors": dict(trial.errors),
+        "conditions": {
+            store: asdict(measured.conditions)
+            for store, measured in found.items()
+            if not isinstance(measured, str)
+        },
+        "rows": [
+            document(replace(row, name=f"{store}, {load}, {row.name}"))
+            for store, measured in found.items()
+            if not isinstance(measured, str)
+            for load, trials in measured.trials.items()
+            for row in trials.values()
+        ],
+        "figures": [
+            {**asdict(figure), "load": f"{store}, {figure.load}"}
+            for store, measured in found.items()
+            if not isinstance(measured, str)
+            for figure in measured.depth
+        ],
     }

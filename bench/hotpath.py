@@ -16,7 +16,7 @@ from bench import rest
 from bench.bodies import PRODUCER, body
 from bench.measure import Cost, Load, interleaved
 from bench.report import Figure
-from bench.yardsticks.sqlite import BareQueue
+from bench.yardsticks.sqlite import Rows
 from queues.models import Address, Lease, NewMessage
 from queues.ports import Driver, MessageStore
 from storage.registry import connect
@@ -104,7 +104,7 @@ def _load(operation: Callable[[Queue], object], queue: Queue) -> Iterator[None]:
 def measure(folder: Path, *, rounds: int) -> list[Figure]:
     """Compare the levels of the service with bare sqlite3, all on files in one folder."""
     with ExitStack() as opened:
-        bare = BareQueue(folder / "bare.db")
+        bare = Rows(f"sqlite:///{folder / 'bare.db'}")
         opened.callback(bare.close)
         uri = f"sqlite:///{folder / 'hermod.db'}"
         driver = connect(uri)

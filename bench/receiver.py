@@ -1,7 +1,7 @@
-"""A subscriber that takes whatever comes: `python -m bench.receiver PORT`.
+"""A subscriber that takes whatever comes: `python -m bench.receiver PORT [HOST]`.
 
-It answers 204 at once and writes a line of JSON each second: how many it got, and how
-old they were, by the member `t` of the message (Unix seconds), in ms.
+It writes `ready`, answers 204 at once, and writes a line of JSON each second: how old
+the messages were that came, by the member `t` of the message (Unix seconds), in ms.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 import time
 
 _LENGTH = re.compile(rb"\r\ncontent-length: (\d+)", re.IGNORECASE)
-_SENT = re.compile(rb'"t":([0-9.]+)')
+_SENT = re.compile(rb'"t": ?([0-9.]+)')
 _ANSWER = b"HTTP/1.1 204 No Content\r\n\r\n"
 
 ages: list[float] = []
@@ -36,16 +36,16 @@ class Receiver(asyncio.Protocol):
             after = end + 4 + (int(found[1]) if found else 0)
             if len(self._buffer) < after:
                 return
-            sent = _SENT.search(self._buffer, end, after)
-            if sent:
-                ages.append((time.time() - float(sent[1])) * 1000)
+            now = time.time()
+            ages.extend((now - float(sent)) * 1000 for sent in _SENT.findall(self._buffer, end, after))
             self._buffer = self._buffer[after:]
             self._transport.write(_ANSWER)
 
 
-async def main(port: int) -> None:
+async def main(port: int, host: str = "127.0.0.1") -> None:
     """Serve until the process is ended."""
-    await asyncio.get_running_loop().create_server(Receiver, "127.0.0.1", port)
+    await asyncio.get_running_loop().create_server(Receiver, host, port)
+    print("ready", flush=True)
     while True:
         await asyncio.sleep(1)
         print(json.dumps(sorted(ages)), flush=True)
@@ -53,4 +53,4 @@ async def main(port: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1])))
+    asyncio.run(main(int(sys.argv[1]), *sys.argv[2:]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -148,6 +149,12 @@ def list_page(limit: int = 10, *, queue: str = QUEUE) -> Request:
 def stats(*, queue: str = QUEUE) -> Request:
     """Return the request for the statistics."""
     return Request(method="GET", path=f"{_queue(queue)}/stats", statuses=(200,))
+
+
+def subscribe(uri: str, *, queue: str = QUEUE) -> Request:
+    """Return the subscription of a webhook."""
+    document = json.dumps({"subscriber": uri, "ttl": _TTL, "options": {}}).encode()
+    return Request(method="POST", path=f"{_queue(queue)}/subscriptions", body=document, statuses=(201,))
 
 
 def drop(*, queue: str = QUEUE) -> Request:

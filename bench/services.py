@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
-import pytest
 
-from tests import servers
+from bench.usage import Processes
 
 HOST = "127.0.0.1"
 STORES = ("sqlite", "redis", "mongodb")  # that can be started here
@@ -35,6 +34,10 @@ class Store:
     uri: str
     processes: Sequence[psutil.Process] = ()  # of its engine, if that was started here
 
+    def used(self) -> Processes:
+        """Return whose processor time is the store's."""
+        return {"store": self.processes} if self.processes else {}
+
 
 @contextmanager
 def store(wanted: str, folder: Path) -> Iterator[Store]:
@@ -45,6 +48,11 @@ def store(wanted: str, folder: Path) -> Iterator[Store]:
     if wanted == "sqlite":
         yield Store(name=wanted, uri=f"sqlite:///{folder / 'hermod.db'}")
     elif wanted in STORES:
+        # The tests know how; this needs what they need, which a service elsewhere does not.
+        import pytest
+
+        from tests import servers
+
         make = {"redis": servers.redis_server, "mongodb": servers.mongodb_server}[wanted]
         try:
             engine = make()
@@ -85,6 +93,14 @@ def running(module: str, *arguments: str, **environ: str) -> Iterator[psutil.Pro
     finally:
         process.terminate()
         process.wait()
+
+
+@contextmanager
+def notifier(uri: str) -> Iterator[psutil.Process]:
+    """Run a notifier that may call this machine."""
+    allowed = {"HERMOD_EGRESS_ALLOW": "127.0.0.0/8", "HERMOD_LOG_LEVEL": "warning"}
+    with running("transport", "notifier", "--store", uri, **allowed) as process:
+        yield process
 
 
 @contextmanager

@@ -6,19 +6,17 @@ So whatever else the machine does meanwhile, it does to all of them.
 from __future__ import annotations
 
 import secrets
-import statistics
-from collections import Counter
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
 from typing import Protocol
 
-from bench.fleet import Fleet, Result, Score
+from bench.fleet import Fleet, Result
 from bench.populations import post
 from bench.rest import Target
+from bench.rows import Row
 from bench.usage import Processes
 from bench.workloads import Load
-from bench.yardsticks.alone import ENGINES
+from bench.yardsticks.alone import open_engine
 from queues.models import Address
 from queues.ports import MessageStore
 
@@ -35,45 +33,19 @@ class Contender(Protocol):
         """Bear the load for a while."""
 
 
-@dataclass(kw_only=True)
-class Trial:
-    """What a contender came to in all slices of a load so far."""
-
-    rates: list[float] = field(default_factory=list)  # messages per second, by slice
-    score: Score = field(default_factory=Score)
-    errors: Counter[str] = field(default_factory=Counter)
-    cpu: Counter[str] = field(default_factory=Counter)  # µs of server, store and client
-
-    @property
-    def rate(self) -> float:
-        """Messages per second, in the slice in the middle."""
-        return statistics.median(self.rates)
-
-    def cpu_each(self, *names: str) -> float | None:
-        """Return µs of these, or of all, for each message; None where that is not known."""
-        known = [self.cpu[name] for name in names or self.cpu if name in self.cpu]
-        return sum(known) / self.score.messages if known and self.score.messages else None
-
-    def add(self, result: Result) -> None:
-        """Add a slice."""
-        self.rates.append(result.rate)
-        self.errors += result.errors
-        for score in result.roles.values():
-            self.score.add(score)
-        for name, used in result.used.items():
-            self.cpu[name] += round(used.cpu * 1e6)
-
-
 def take_turns(
     contenders: Mapping[str, Contender], load: Load, *, seconds: float, slices: int, stock: int
-) -> dict[str, Trial]:
+) -> dict[str, Row]:
     """Put each contender under the load in turn, so many slices of so many seconds."""
-    trials = {name: Trial() for name in contenders}
+    results = {name: Result() for name in contenders}
+    rates: dict[str, list[float]] = {name: [] for name in contenders}
     for number in range(slices):
         for name in list(contenders)[:: -1 if number % 2 else 1]:
             contenders[name].prepare(load, stock)
-            trials[name].add(contenders[name].run(load, seconds))
-    return trials
+            found = contenders[name].run(load, seconds)
+            rates[name].append(found.rate)
+            results[name].add(found)
+    return {name: Row(name=name, result=results[name], slices=rates[name]) for name in contenders}
 
 
 class Served:
@@ -115,7 +87,7 @@ class Alone:
 
     def prepare(self, load: Load, stock: int) -> None:
         """Get ready."""
-        with closing(ENGINES[self._engine](self._uri, load.size)) as engine:
+        with closing(open_engine(self._engine, self._uri, load.size)) as engine:
             engine.prepare(stock if load.name == "claim-delete" else 0)
 
     def run(self, load: Load, seconds: float) -> Result:

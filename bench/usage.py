@@ -20,6 +20,10 @@ class Usage:
     cpu: float = 0.0  # seconds
     memory: int = 0  # resident bytes at the end
 
+    def and_then(self, later: Usage) -> Usage:
+        """Return both together."""
+        return Usage(cpu=self.cpu + later.cpu, memory=later.memory)
+
 
 class Meter:
     """Tells what processes and their children use up; a child that comes or goes meanwhile is left out."""

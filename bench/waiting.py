@@ -1,96 +1,97 @@
-"""Long polling: what posts and claims cost while hundreds of clients wait for messages, and while none does."""
+"""The workload `idle-waiters`: what requests cost while hundreds of clients wait for messages, and while none does."""
 
 from __future__ import annotations
 
-import http.client
-import json
-import secrets
-import statistics
+import selectors
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
 
+from bench import rest
+from bench.connection import Connection
+from bench.fleet import fleet
 from bench.report import Figure
-from bench.services import HOST, free_port, running, wait_for
+from bench.rows import Row, at
+from bench.run import Findings, put
+from bench.setup import Setting
 
-WAITERS = 200
 DEAREST = 1.2  # times what it takes while nobody waits
 
-_SECONDS = 20  # that a client waits at most
-_HEADERS = {
-    "Client-ID": "0" * 32,
-    "X-Project-ID": f"bench-{secrets.token_hex(4)}",
-    "Content-Type": "application/json",
-}
-_POST = json.dumps({"messages": [{"body": "x" * 180, "ttl": 60}]})
+_WAIT = 20  # seconds that a client waits at most, before it waits again
+_SOON = 1.0  # an answer that comes sooner than that is none to a client that waits
+_SETTLE = 1.0  # seconds until all clients wait
 
 
-def measure(uri: str, *, rounds: int) -> list[Figure]:
-    """Measure on the store of a URI, which other processes can open."""
-    port = free_port()
-    with running("transport", "api", "--store", uri, "--bind", f"{HOST}:{port}", "--workers", "1") as api:
-        wait_for(port, api)
-        figures = []
-        for name, queue in (("a queue each", "wait-{}"), ("one queue", "wait")):
-            alone = _rounds(port, rounds)
-            waiting = _wait(port, queue)
-            time.sleep(2)
-            together = _rounds(port, rounds)
-            figures += [
-                Figure(
-                    table=f"REST over one connection while {WAITERS} clients wait, against while none does",
-                    load=f"{load}, waiting for {name}",
-                    columns={"alone, µs": alone[load], "together, µs": together[load]},
-                    ratio=together[load] / alone[load],
-                    at_most=DEAREST,
-                )
-                for load in alone
-            ]
-            for thread in waiting:
-                thread.join()
-        return figures
+def measure(setting: Setting) -> Findings:
+    """Post and claim, first alone, then while clients wait elsewhere."""
+    wish = setting.wish
+    rows = []
+    with fleet(min(wish.processes, wish.connections[0]), wish.connections[0]) as clients:
+        rows.append(Row(name="nobody waits", result=put(setting, clients, "mixed")))
+        for name, queue in (("for a queue each", "{}-{}"), ("for one queue", "{}-all")):
+            queues = [queue.format(setting.queue, number) for number in range(wish.waiters)]
+            label = f"{wish.waiters} wait {name}"
+            with _waiting(setting, queues):
+                rows.append(Row(name=label, result=put(setting, clients, "mixed", label=label)))
+    return Findings(rows=rows, figures=_compared(rows))
 
 
-def _rounds(port: int, rounds: int) -> dict[str, float]:
-    """Return the median time (µs) of a post, and of a claim of it with its deletion."""
-    connection = http.client.HTTPConnection(HOST, port)
-    times: dict[str, list[float]] = {"post": [], "claim": []}
-    for _ in range(rounds):
-        times["post"].append(_timed(lambda: _ask(connection, "POST", "/v2/queues/busy/messages", _POST, 201)))
-        claimed: list[str] = []
-        times["claim"].append(
-            _timed(lambda: claimed.append(_ask(connection, "POST", "/v2/queues/busy/claims", "{}", 201)))  # noqa: B023
+def _compared(rows: list[Row]) -> list[Figure]:
+    alone, *others = rows
+    return [
+        Figure(
+            table="The median while clients wait, against that while nobody does",
+            load=f"{role}, {row.name}",
+            columns={"alone, ms": before, "together, ms": after},
+            ratio=after / before,
+            at_most=DEAREST,
         )
-        for message in json.loads(claimed[0])["messages"]:
-            _ask(connection, "DELETE", message["href"], "", 204)
-    connection.close()
-    return {load: statistics.median(each) for load, each in times.items()}
+        for row in others
+        for role in row.result.roles
+        if (before := at(alone.result.roles[role].latencies, 50.0))
+        and (after := at(row.result.roles[role].latencies, 50.0))
+    ]
 
 
-def _wait(port: int, queue: str) -> list[threading.Thread]:
-    """Let clients wait for messages that never come."""
+@contextmanager
+def _waiting(setting: Setting, queues: list[str]) -> Iterator[None]:
+    """Let a client wait for each of the queues, all of them empty.
 
-    def one(number: int) -> None:
-        connection = http.client.HTTPConnection(HOST, port, timeout=_SECONDS + 10)
-        _ask(connection, "POST", f"/v2/queues/{queue.format(number)}/claims?wait={_SECONDS}", "{}", 204)
-        connection.close()
-
-    threads = [threading.Thread(target=one, args=(number,)) for number in range(WAITERS)]
-    for thread in threads:
+    Raises RuntimeError at the end if they were not made to wait.
+    """
+    with ExitStack() as opened, selectors.DefaultSelector() as selector:
+        for queue in queues:
+            connection = opened.enter_context(closing(Connection(setting.target)))
+            wire = rest.claim(1, queue=queue, wait=_WAIT).wire(setting.target)
+            connection.send(wire)
+            selector.register(connection.fileno(), selectors.EVENT_READ, (connection, wire))
+        over = threading.Event()
+        trouble: list[str] = []
+        thread = threading.Thread(target=_wait_on, args=(selector, over, trouble))
         thread.start()
-    return threads
+        try:
+            time.sleep(_SETTLE)
+            yield
+        finally:
+            over.set()
+            thread.join()
+    if trouble:
+        raise RuntimeError(trouble[0])
 
 
-def _timed(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return (time.perf_counter() - start) * 1e6
-
-
-def _ask(connection: http.client.HTTPConnection, method: str, path: str, body: str, status: int) -> str:
-    connection.request(method, path, body, _HEADERS)
-    answer = connection.getresponse()
-    text = answer.read().decode()
-    if answer.status != status:
-        raise RuntimeError(f"The service answered {answer.status}: {text}")
-    return text
+def _wait_on(selector: selectors.BaseSelector, over: threading.Event, trouble: list[str]) -> None:
+    """Have everybody wait again who was answered."""
+    start = time.monotonic()
+    while not over.is_set() and not trouble:
+        for key, _ in selector.select(0.2):
+            connection, wire = key.data
+            answer = connection.receive()
+            if answer is None:
+                continue
+            if answer.status != 204 or time.monotonic() < start + _SOON:
+                trouble.append(
+                    f"A client was to wait for {_WAIT} s, and was answered {answer.status} at once."
+                )
+                return
+            connection.send(wire)

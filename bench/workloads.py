@@ -6,12 +6,13 @@ returns how many messages it moved. So one thread can be in the middle of many o
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from bench import rest
-from bench.bodies import PRODUCER
+from bench.bodies import NO_TIME, PRODUCER
 from bench.conditions import BODY_SIZE
 from bench.connection import Answer, Unexpected
 
@@ -35,7 +36,6 @@ class Role:
 
     name: str
     operation: Operation
-    consumes: bool = False  # whether it needs messages that are there
 
 
 def post(target: rest.Target, load: Load, count: int) -> Role:
@@ -45,6 +45,17 @@ def post(target: rest.Target, load: Load, count: int) -> Role:
     def once() -> Steps:
         _expect(201, (yield wire))
         return count
+
+    return Role(name="post", operation=once)
+
+
+def post_timed(target: rest.Target, load: Load) -> Role:
+    """Post messages that say when they were sent, in their member `t`, for `bench.arrivals`."""
+    wire = rest.post(load.batch, load.size, queue=load.queue).wire(target)
+
+    def once() -> Steps:
+        _expect(201, (yield wire.replace(NO_TIME, b"%.6f" % time.time())))
+        return load.batch
 
     return Role(name="post", operation=once)
 
@@ -63,7 +74,7 @@ def claim_delete(target: rest.Target, load: Load) -> Role:
         _expect(204, (yield before + ",".join(ids).encode() + after))
         return len(ids)
 
-    return Role(name="claim + delete", operation=once, consumes=True)
+    return Role(name="claim + delete", operation=once)
 
 
 def list_page(target: rest.Target, load: Load) -> Role:
@@ -73,7 +84,7 @@ def list_page(target: rest.Target, load: Load) -> Role:
     def once() -> Steps:
         return len(rest.found(_expect(200, (yield wire))))
 
-    return Role(name="list", operation=once, consumes=True)
+    return Role(name="list", operation=once)
 
 
 #: The roles of a workload, which the connections take in turn.
@@ -82,6 +93,7 @@ WORKLOADS: Mapping[str, Callable[[rest.Target, Load], Sequence[Role]]] = {
     "post-batch": lambda target, load: [post(target, load, load.batch)],
     "claim-delete": lambda target, load: [claim_delete(target, load)],
     "mixed": lambda target, load: [post(target, load, load.batch), claim_delete(target, load)],
+    "post-timed": lambda target, load: [post_timed(target, load)],
     "list": lambda target, load: [list_page(target, load)],
 }
 

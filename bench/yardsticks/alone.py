@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
+from pkgutil import resolve_name
 from typing import Protocol
 
 from bench.client import Count, Tally
 from bench.workloads import Load
-from bench.yardsticks.mongodb import Documents
-from bench.yardsticks.redis import Lua, Streams
-from bench.yardsticks.sqlite import BareQueue
 
 
 class Engine(Protocol):
@@ -33,13 +30,19 @@ class Engine(Protocol):
         """Take so many messages, and return how many there were."""
 
 
-#: By name: opens an engine, for bodies of so many bytes.
-ENGINES: Mapping[str, Callable[[str, int], Engine]] = {
-    "streams": Streams,
-    "lua": Lua,
-    "documents": Documents,
-    "rows": lambda uri, size: BareQueue(Path(uri.removeprefix("sqlite:///")), size),
+#: Where the engines are; a library is imported where it is needed.
+ENGINES: Mapping[str, str] = {
+    "streams": "bench.yardsticks.redis:Streams",
+    "lua": "bench.yardsticks.redis:Lua",
+    "documents": "bench.yardsticks.mongodb:Documents",
+    "rows": "bench.yardsticks.sqlite:Rows",
 }
+
+
+def open_engine(name: str, uri: str, size: int) -> Engine:
+    """Open one of the `ENGINES`, for bodies of so many bytes."""
+    engine: Engine = resolve_name(ENGINES[name])(uri, size)
+    return engine
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,7 +60,7 @@ class BareOrder:
 def work_alone(order: BareOrder) -> Tally:
     """Do what was ordered; each thread as fast as it can."""
     load = order.load
-    with closing(ENGINES[order.engine](order.uri, load.size)) as engine:
+    with closing(open_engine(order.engine, order.uri, load.size)) as engine:
         counts = [Count() for _ in range(order.threads)]
         tally = Tally()
 

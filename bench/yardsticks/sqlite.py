@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from pathlib import Path
 
 from bench.bodies import PRODUCER, body
 from bench.conditions import BODY_SIZE
@@ -32,11 +31,11 @@ _CLAIM = "UPDATE message SET claim = ?, expires = ? WHERE n BETWEEN ? AND ? AND 
 _DELETE = "DELETE FROM message WHERE n = ?"
 
 
-class BareQueue:
+class Rows:
     """A queue in a file of its own."""
 
-    def __init__(self, path: Path, size: int = BODY_SIZE) -> None:
-        self._connection = sqlite3.connect(path, isolation_level=None)
+    def __init__(self, uri: str, size: int = BODY_SIZE) -> None:
+        self._connection = sqlite3.connect(uri.removeprefix("sqlite:///"), isolation_level=None)
         self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.execute("PRAGMA synchronous = FULL")
         self._connection.executescript(_TABLES)
