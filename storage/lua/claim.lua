@@ -59,14 +59,19 @@ if #places == 0 or buried >= BATCH then
     return answer(buried >= BATCH and "again" or "ok", queue.gen, {}, buried)
 end
 
+local ends = call("ZMSCORE", base .. ":x", unpack(places))
+local given, claimed, extended = {}, {}, {}
 for i, place in ipairs(places) do
-    local count = lease_of(leases[i])
-    call("HSET", base .. ":l", place, (count + 1) .. ":" .. id)
-    call("ZADD", base .. ":c", place, place)
-    if tonumber(call("ZSCORE", base .. ":x", place)) < till then
-        call("ZADD", base .. ":x", till + grace, place)
+    given[2 * i - 1], given[2 * i] = place, (lease_of(leases[i]) + 1) .. ":" .. id
+    claimed[2 * i - 1], claimed[2 * i] = place, place
+    if tonumber(ends[i]) < till then
+        extended[#extended + 1] = till + grace
+        extended[#extended + 1] = place
     end
 end
+spread("HSET", base .. ":l", given)
+spread("ZADD", base .. ":c", claimed)
+spread("ZADD", base .. ":x", extended)
 call("ZREM", base .. ":r", unpack(places))
 call("HSET", base .. ":k", id, cmsgpack.pack({ttl, now, till, places}))
 call("ZADD", base .. ":y", till, id)

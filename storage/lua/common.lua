@@ -29,6 +29,7 @@
 -- for the move that follows), or what was wrong.
 
 local BATCH = 500  -- things that fall due, handled by one call at most
+local MANY = 1000  -- words of a command; Lua has no room for many thousands
 local ARGS = cmsgpack.unpack(ARGV[1])
 local call = redis.call
 local unpack = unpack
@@ -54,6 +55,13 @@ local function touch(base, kind, keys)
     if not watched[base] or #keys == 0 then return end
     local stamp = call("HINCRBY", base .. ":h", "stamp", 1)
     for _, key in ipairs(keys) do call("ZADD", base .. ":q", stamp, kind .. key) end
+end
+
+-- Calls a command on a key with many words, of which an even number at a time.
+local function spread(command, key, words)
+    for first = 1, #words, MANY do
+        call(command, key, unpack(words, first, math.min(first + MANY - 1, #words)))
+    end
 end
 
 local function due_key(base)

@@ -32,21 +32,32 @@ if tickets and (#tickets > 0) ~= (queue.sub ~= "") then return answer("fan", que
 -- Puts messages at the end; returns when the first of them falls due.
 local function append(to, entries, only)
     local due = math.huge
+    local bodies, ends, ready, delayed, delays, places = {}, {}, {}, {}, {}, {}
+    local function note(list, one, other)
+        list[#list + 1] = one
+        list[#list + 1] = other
+    end
     for i, entry in ipairs(entries) do
         local place = to.last + i
         local body, expires, visible = unpack(entry)
-        call("HSET", to.base .. ":m", place, body)
-        call("ZADD", to.base .. ":x", expires, place)
+        places[i] = place
+        note(bodies, place, body)
+        note(ends, expires, place)
         if visible > 0 then
-            call("ZADD", to.base .. ":d", place, place)
-            call("ZADD", to.base .. ":v", visible, place)
+            note(delayed, place, place)
+            note(delays, visible, place)
             due = math.min(due, visible)
         else
-            call("ZADD", to.base .. ":r", place, place)
+            note(ready, place, place)
         end
         due = math.min(due, expires)
-        if watched[to.base] then touch(to.base, "m", {place}) end
     end
+    spread("HSET", to.base .. ":m", bodies)
+    spread("ZADD", to.base .. ":x", ends)
+    spread("ZADD", to.base .. ":r", ready)
+    spread("ZADD", to.base .. ":d", delayed)
+    spread("ZADD", to.base .. ":v", delays)
+    touch(to.base, "m", places)
     if call("ZCARD", to.base .. ":x") > #entries and to.only ~= only then only = false end
     call("HSET", to.base .. ":h", "last", to.last + #entries, "only", only or "")
     return due

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
+import msgspec
+
 from queues.errors import ClaimNotFound, ClaimNotHeld, KeyReused, MessageClaimed, QueueNotFound
 from queues.models import Address, Claim, Landmark, Lease, Message, NewMessage, Once, Popped, Selection, Stats
 
@@ -54,7 +56,7 @@ class Model:
             live = {id_: claim for id_, claim in self.leases(address).items() if claim.expires > now}
             self.claims[address] = live
             held.messages = [
-                message if message.claim_id in live else replace(message, claim_id=None)
+                message if message.claim_id in live else msgspec.structs.replace(message, claim_id=None)
                 for message in held.messages
                 if message.expires > now
             ]
@@ -181,9 +183,9 @@ class Model:
         self.forget(source, [message.id for message in worn])
         target = self.queues.setdefault(letter.address, Held())
         for message, id_ in zip(worn, new_ids, strict=True):
-            moved = replace(message, id=id_, claim_count=0)
+            moved = msgspec.structs.replace(message, id=id_, claim_count=0)
             if letter.ttl is not None:
-                moved = replace(moved, created=self.now, expires=self.now + letter.ttl * 1000)
+                moved = msgspec.structs.replace(moved, created=self.now, expires=self.now + letter.ttl * 1000)
             self.append(target, moved, self.now)
 
     def lease(self, address: Address, claim_id: str, lease: Lease, ids: Collection[str]) -> None:
@@ -195,13 +197,15 @@ class Model:
         for place, message in enumerate(held.messages):
             if message.id in ids:
                 expires = until + lease.grace * 1000 if message.expires < until else message.expires
-                held.messages[place] = replace(message, claim_id=claim_id, expires=expires)
+                held.messages[place] = msgspec.structs.replace(message, claim_id=claim_id, expires=expires)
 
     def count(self, address: Address, ids: Collection[str]) -> None:
         """Note that these messages were handed out once more."""
         held = self.held(address)
         held.messages = [
-            replace(message, claim_count=message.claim_count + 1) if message.id in ids else message
+            msgspec.structs.replace(message, claim_count=message.claim_count + 1)
+            if message.id in ids
+            else message
             for message in held.messages
         ]
 

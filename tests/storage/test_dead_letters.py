@@ -1,8 +1,7 @@
 """Messages that were handed out too often move to the dead-letter queue."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from queues.errors import ClaimNotFound
 from queues.models import DeadLetter, NewMessage
