@@ -254,8 +254,35 @@ class Record:
     scope: str  # the project, or "" where it belongs to none
     name: str  # unique within kind and scope; listings are in its byte order
     data: JsonObject  # what it says
-    v: int = 1  # version of the shape of `data`
+    v: int = 1  # version of the shape of `data`; docs/explanation/upgrades.md tells when it grows
     revision: int = 0  # grows by one with each replacement; begins anywhere
+
+
+class StepKind(enum.StrEnum):
+    """What a step from one layout of stored data to the next does."""
+
+    EXPAND = "expand"  # adds something that older releases do not notice; made whenever a store is opened
+    MIGRATE = "migrate"  # fills what was added, in small parts, while old and new releases serve
+    CONTRACT = "contract"  # removes what older releases need, so that they refuse the store from then on
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LayoutStep:
+    """A step from one layout of stored data to the next."""
+
+    number: int  # of the layout that it leads to, from 1
+    kind: StepKind
+    what: str  # it does, in a few words
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Layout:
+    """Which layout the data of a store have, as `hermod migrate` reports it."""
+
+    driver: str  # its name
+    found: int  # the layout of the data; 0 for a store that is new
+    known: int  # the layout of this release
+    pending: Sequence[LayoutStep] = field(default=())  # what leads from one to the other
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,6 +12,7 @@ Collections, in the database that the URI names (default `hermod`):
     claim    _id claim id; pile, ttl (s), cr, ex (ms)
     once     _id {h: generation of the queue, k: idempotency key}; fp, first, count, ex (ms)
     touched  _id {m: move, k: "m" and place, "c" and claim id, or "o" and idempotency key}; n (rev of the change)
+    layout   one document; v, oldest (see `storage.mongodb_layout`)
     pile     _id of a pile whose queue was purged or dropped, or of a move that is over
 """
 
@@ -50,6 +51,7 @@ from queues.models import (
     Selection,
     Stats,
 )
+from storage.mongodb_layout import MongoLayout
 from storage.mongodb_link import BY_CLAIM, CLAIMED, DELAYED, READY, Document, MongoLink
 from storage.mongodb_listener import MongoListener
 from storage.mongodb_queue import (
@@ -103,6 +105,7 @@ class MongoStore:
         self.messages = MongoMessages(link, writers, self._listener, clock or link.clock)
         self.transfers = MongoTransfers(link, writers)
         self.records = MongoRecords(link)
+        self.layout = MongoLayout(link)
 
     def close(self) -> None:
         """Close the connections."""

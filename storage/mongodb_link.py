@@ -17,6 +17,8 @@ from pymongo.uri_parser import split_options
 from pymongo.write_concern import WriteConcern
 
 from queues.errors import StoreUnavailable, StoreUnsupported
+from storage.layouts import make_ready
+from storage.mongodb_layout import MongoLayout
 from storage.server_clock import ServerClock
 from storage.shared_call import SharedCall
 
@@ -109,6 +111,12 @@ class MongoLink:
                 self._prepare_once()
             yield
 
+    @contextmanager
+    def unprepared(self) -> Iterator[None]:
+        """Do so for what has to be done before the store can be used."""
+        with vendor_errors(), pymongo.timeout(self.timeout):
+            yield
+
     def transaction(self, run: Callable[[ClientSession], T]) -> T:
         """Run a function in a transaction, again if it lost a conflict, within the time there is."""
         look_at = time.monotonic() + min(_SUSPICIOUS, self.timeout / 4)
@@ -161,6 +169,7 @@ class MongoLink:
                     "MongoDB has to be a replica set (one member is enough): start mongod with --replSet"
                     " and run rs.initiate()."
                 )
+            make_ready(MongoLayout(self))
             for collection, indexes in INDEXES.items():
                 self.database[collection].create_indexes(indexes)
         self._prepared = True

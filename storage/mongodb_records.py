@@ -11,6 +11,7 @@ import msgspec
 from pymongo import ASCENDING
 
 from queues.models import Record
+from queues.versions import readable
 from storage.mongodb_link import Document, MongoLink
 
 
@@ -73,7 +74,7 @@ def _record_data(record: Record) -> Document:
 
 def _record(found: Document) -> Record:
     id_ = found["_id"]
-    return Record(
+    record = Record(
         kind=id_["k"],
         scope=id_["s"],
         name=id_["n"],
@@ -81,3 +82,4 @@ def _record(found: Document) -> Record:
         revision=found["rev"],
         data=msgspec.json.decode(found["data"]),
     )
+    return readable(record)

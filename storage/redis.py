@@ -37,6 +37,7 @@ from queues.models import (
     Stats,
 )
 from storage.redis_keys import SHARDS, base_key, due_key, outbox, shard_of
+from storage.redis_layout import RedisLayout
 from storage.redis_link import RedisLink
 from storage.redis_listener import RedisListener
 from storage.redis_records import RedisRecords
@@ -65,6 +66,7 @@ class RedisStore:
         self.transfers = RedisTransfers(link)
         self.messages = RedisMessages(link, clock or link.clock, self._listener)
         self.records = RedisRecords(link)
+        self.layout = RedisLayout(link)
 
     def close(self) -> None:
         """End the thread that listens, and close the connections."""

@@ -32,15 +32,18 @@ from redis.sentinel import MasterNotFoundError, SentinelConnectionPool
 
 from queues.errors import StoreUnavailable, StoreUnsupported
 from queues.models import Durability
+from storage.layouts import make_ready
 from storage.redis_cluster import Cluster, Node
+from storage.redis_layout import RedisLayout
 from storage.redis_server import Command, Server
 from storage.server_clock import ServerClock
+from storage.shared_call import SharedCall
 
 _SCRIPTS: Final = files("storage").joinpath("lua")
 
 #: Scripts after which no replica is waited for: they tell what is there, or what is over by the clock.
 _READERS: Final = frozenset(
-    {"expire", "get", "list", "outlook", "read_claim", "record_scan", "stats", "totals"},
+    {"expire", "get", "layout", "list", "outlook", "read_claim", "record_scan", "stats", "totals"},
 )
 
 #: Scripts whose answer promises nothing if they found nothing to take.
@@ -99,6 +102,8 @@ class RedisLink:
         self._sources: dict[str, str] = {}
         self._digests: dict[str, str] = {}
         self.clock = ServerClock(self._ask_time)
+        self._is_ready = False  # whether this release may use what is stored; looked at once, when it is needed
+        self._make_ready = SharedCall(self._look_at_layout)
 
     @property
     def clustered(self) -> bool:
@@ -111,6 +116,12 @@ class RedisLink:
 
     def run(self, script: str, key: str, *argument: object) -> list[Any]:
         """Run a script of `storage/lua` on a key and return its answer."""
+        if not self._is_ready:
+            self._make_ready()
+        return self.script(script, key, *argument)
+
+    def script(self, script: str, key: str, *argument: object) -> list[Any]:
+        """Do so whatever the layout of the data is."""
         blob = msgpack.packb(argument, use_bin_type=False)
         with vendor_errors():
             digest = self._digests.get(script)
@@ -126,9 +137,15 @@ class RedisLink:
 
     def read(self, key: str, *command: object) -> Any:  # noqa: ANN401 - what the command answers
         """Send a command that changes nothing to the server that has a key, and return its answer."""
+        if not self._is_ready:
+            self._make_ready()
         with vendor_errors():
             (answer,) = self._servers.send(key, [command])
             return _checked(answer)
+
+    def _look_at_layout(self) -> None:
+        make_ready(RedisLayout(self))
+        self._is_ready = True
 
     def listen(self) -> Connection:
         """Connect to a server that hears whatever is published. Raises RedisError and OSError."""

@@ -13,6 +13,7 @@ import msgpack
 import msgspec
 
 from queues.models import Record
+from queues.versions import readable
 from storage.redis_link import RedisLink
 
 
@@ -67,4 +68,5 @@ def _pack_record(record: Record, *, revision: int) -> bytes:
 
 def _unpack_record(kind: str, scope: str, name: str, value: bytes | str) -> Record:
     revision, v, data = msgpack.unpackb(value, raw=True)
-    return Record(kind=kind, scope=scope, name=name, v=v, revision=revision, data=msgspec.json.decode(data))
+    found = msgspec.json.decode(data)
+    return readable(Record(kind=kind, scope=scope, name=name, v=v, revision=revision, data=found))

@@ -43,6 +43,7 @@ from queues.models import (
     Stats,
 )
 from storage.sqlite_file import SqliteFile
+from storage.sqlite_layout import SqliteLayout
 from storage.sqlite_listener import SqliteListener
 from storage.sqlite_queue import (
     NEVER,
@@ -103,6 +104,7 @@ class SqliteStore:
         self.messages = SqliteMessages(file, self._listener, clock)
         self.transfers = SqliteTransfers(file, self._listener)
         self.records = SqliteRecords(file)
+        self.layout = SqliteLayout(file)
 
     def close(self) -> None:
         """Close the file."""

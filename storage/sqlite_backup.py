@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import IO
 
 from queues.errors import HermodError, StoreDamaged, StoreUnavailable
-from storage.sqlite_damage import OPEN, check_bodies, check_pages, look, missing_tables, restoring, versions
-from storage.sqlite_file import APPLICATION_ID, known_version, vendor_errors
+from storage.sqlite_damage import OPEN, check_bodies, check_pages, look, missing_tables, restoring
+from storage.sqlite_file import vendor_errors
+from storage.sqlite_layout import APPLICATION_ID, known_version, scripts
 
 _STEP = 1024  # pages that are copied between two calls of whoever looks on
 
@@ -100,7 +101,7 @@ def verify(copy: Path, *, tick: Callable[[], None] = lambda: None) -> None:
         (mark,) = connection.execute("PRAGMA application_id").fetchone()
         if mark != APPLICATION_ID:
             raise BackupRefused(f"{copy} is no store of Hermod's.")
-        known_version(connection, len(versions()))
+        known_version(connection, len(scripts()))
         problems = [
             *missing_tables(connection),
             *check_pages(connection, thorough=True),

@@ -14,12 +14,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Final, TypeAlias
 from zlib import crc32
 
 from queues.errors import StoreDamaged
+from storage.sqlite_layout import scripts
 from storage.sqlite_log import Log, read_log
 
 MIB: Final = 2**20
@@ -146,25 +146,17 @@ def missing_tables(connection: sqlite3.Connection) -> Sequence[str]:
     found = set(_schema(connection))
     if not version:
         return []
-    wanted = _wanted(min(version, len(versions())))
-    if version > len(versions()):  # by what it has still to have, a newer release decides
+    wanted = _wanted(min(version, len(scripts())))
+    if version > len(scripts()):  # by what it has still to have, a newer release decides
         wanted = frozenset()
     return [f"{kind} {name} is missing" for kind, name in sorted(wanted - found)[:_MOST]]
 
 
 @cache
-def versions() -> Sequence[str]:
-    """Return the scripts that make the tables, version 1 first."""
-    folder = files("storage").joinpath("sql", "sqlite")
-    scripts = sorted(entry.name for entry in folder.iterdir() if entry.name[:4].isdigit())
-    return [folder.joinpath(name).read_text(encoding="utf-8") for name in scripts]
-
-
-@cache
 def _wanted(version: int) -> frozenset[tuple[str, str]]:
     with closing(sqlite3.connect(":memory:")) as connection:
-        for script in versions()[:version]:
-            connection.executescript(script)
+        for script in scripts()[:version]:
+            connection.executescript(script.sql)
         return frozenset(_schema(connection))
 
 

@@ -17,12 +17,10 @@ from typing import Any, TypeVar
 
 from queues.errors import HermodError, StoreDamaged, StoreUnavailable, StoreUnsupported
 from storage.group_commit import GroupCommit, Job
-from storage.sqlite_damage import MIB, OPEN, damaged, examine, refuse_half, versions
+from storage.sqlite_damage import MIB, OPEN, damaged, examine, refuse_half
+from storage.sqlite_layout import APPLICATION_ID, upgrade
 
 T = TypeVar("T")
-
-#: What marks a file as ours: "Herm" in ASCII.
-APPLICATION_ID = 0x4865726D
 
 _POLL = 0.0005  # seconds between two looks for the file's lock
 _GLANCE = 0.5  # seconds that somebody who looks on waits for it
@@ -227,55 +225,3 @@ class SqliteFile:
 
     def _pragma(self, text: str) -> Any:  # noqa: ANN401 - SQLite decides
         return self._writer.execute(f"PRAGMA {text}").fetchone()[0]
-
-
-def known_version(connection: sqlite3.Connection, known: int) -> int:
-    """Return the version of the tables. Raises StoreUnsupported for whoever knows them up to an older one only."""
-    found = _version(connection)
-    if found > known:
-        oldest: int = connection.execute("SELECT oldest_reader FROM format").fetchone()[0]
-        if oldest > known:
-            raise StoreUnsupported(
-                f"The SQLite file has version {found} and needs a release that knows version {oldest};"
-                f" this one knows {known}."
-            )
-    return found
-
-
-def upgrade(connection: sqlite3.Connection, scripts: Sequence[str] | None = None) -> None:
-    """Bring a file up to the newest version, in one transaction.
-
-    A file that is newer than this release is used as it is, unless it says that
-    it needs newer readers: then StoreUnsupported, and nothing is changed.
-    """
-    scripts = versions() if scripts is None else scripts
-    if _version(connection) == len(scripts):
-        return
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        found = known_version(connection, len(scripts))  # another process may just have done it
-        for number, script in enumerate(scripts[found:], start=found + 1):
-            for statement in _statements(script):
-                connection.execute(statement)
-            connection.execute(f"PRAGMA user_version = {number}")
-        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
-
-
-def _version(connection: sqlite3.Connection) -> int:
-    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
-    return version
-
-
-def _statements(script: str) -> Iterator[str]:
-    # executescript would end the transaction that the upgrade runs in.
-    pending = ""
-    for line in script.splitlines(keepends=True):
-        pending += line
-        if sqlite3.complete_statement(pending):
-            yield pending
-            pending = ""

@@ -9,6 +9,7 @@ import msgspec
 
 from queues.errors import StoreDamaged
 from queues.models import Record
+from queues.versions import readable
 from storage.sqlite_file import SqliteFile
 from storage.statements import load
 
@@ -68,4 +69,4 @@ def _record(kind: str, scope: str, name: str, v: int, revision: int, data: bytes
         found = msgspec.json.decode(data)
     except msgspec.DecodeError as error:
         raise StoreDamaged(f"The SQLite file is damaged: a record of kind {kind} cannot be read.") from error
-    return Record(kind=kind, scope=scope, name=name, v=v, revision=revision, data=found)
+    return readable(Record(kind=kind, scope=scope, name=name, v=v, revision=revision, data=found))

@@ -26,7 +26,7 @@ from transport.cli_start import (
     refuse_memory,
     start,
 )
-from transport.cli_stores import backup, full_check, restore, uris
+from transport.cli_stores import backup, full_check, migrate, restore, uris
 from transport.cli_subscriptions import subscription
 
 if TYPE_CHECKING:
@@ -279,6 +279,7 @@ def revoke_token(token_id: str, config: Path | None, **given: object) -> None:
 
 hermod.add_command(backup)
 hermod.add_command(restore)
+hermod.add_command(migrate)
 hermod.add_command(pool)
 hermod.add_command(flavor)
 hermod.add_command(subscription)

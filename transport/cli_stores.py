@@ -1,4 +1,4 @@
-"""The commands on whole stores: back up, restore."""
+"""The commands on whole stores: back up, restore, migrate."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from transport.cli_start import Failure, WrongUse, flags, load_settings, opened
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from queues.models import LayoutStep
     from transport.service import Service
 
 _PATIENCE = 40.0  # seconds that a backup waits for a queue that is being moved
@@ -68,6 +69,35 @@ def restore(copy: Path, pool: str | None, config: Path | None, *, replace: bool,
     if aside is not None:
         click.echo(f"{aside}: what was there before")
     click.echo(f"{path}: restored from {copy}")
+
+
+@click.command()
+@click.option(
+    "--status", "action", flag_value="status", help="Print what there is to do, and do nothing of it."
+)
+@click.option("--up", "action", flag_value="up", help="Do it. No process of an older release may run.")
+@flags("config", "store")
+def migrate(action: str | None, config: Path | None, **given: object) -> None:
+    """Bring the data of the stores to the layout of this release, after an upgrade."""
+    from transport import wiring
+
+    if action is None:
+        raise WrongUse("Either --status or --up says what to do.")
+    with opened(config, **given) as service:
+        for name, layered in wiring.layouts(service):
+            if action == "up":
+                for step in wiring.bring_up(layered):
+                    click.echo(f"pool {name or '(default)'}: done: {_step(step)}")
+            found = wiring.layout_of(layered)
+            click.echo(
+                f"pool {name or '(default)'}: {found.driver}  layout {found.found}, of this release {found.known}"
+            )
+            for step in found.pending:
+                click.echo(f"  to do: {_step(step)}")
+
+
+def _step(step: LayoutStep) -> str:
+    return f"{step.number} {step.kind.value}: {step.what}"
 
 
 def full_check(name: str, uri: str) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from notifiers.trust_tokens import TrustTokens
     from notifiers.worker import Worker
     from queues.events import Event
+    from queues.models import Layout, LayoutStep
+    from storage.layouts import Layered
 
 
 class KeystoneMissing(HermodError):
@@ -285,3 +287,25 @@ def verify(path: Path) -> Sequence[str]:
     from storage import sqlite_backup
 
     return sqlite_backup.verify_in_use(path)
+
+
+def layouts(service: Service) -> Iterator[tuple[str, Layered]]:
+    """Yield what keeps the layout of each store, by pool; "" is the control store. Some drivers have none."""
+    for name in service.pools.names():
+        found = getattr(service.pools.driver(name), "layout", None)
+        if found is not None:
+            yield name, found
+
+
+def layout_of(layered: Layered) -> Layout:
+    """Return which layout a store has; see `storage.layouts`."""
+    from storage.layouts import layout_of
+
+    return layout_of(layered)
+
+
+def bring_up(layered: Layered) -> Iterator[LayoutStep]:
+    """Make the steps that are left, and yield each when it is made."""
+    from storage.layouts import bring_up
+
+    return bring_up(layered)

@@ -22,6 +22,8 @@
 -- and its shard has
 --   PREFIX:{SHARD}:due  zset  bases, by an instant (ms) before which nothing of the queue falls due
 --
+-- The layout of all this is noted in PREFIX:layout: see layout.lua, and storage/redis_layout.py for how to change it.
+--
 -- What is new in a queue is told, without a word, at the channel BASE@DATABASE. DATABASE stands in front of this text.
 --
 -- Each place is in exactly one of r, d and c. A script takes one packed argument and answers one packed

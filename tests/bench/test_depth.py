@@ -18,7 +18,7 @@ from bench.depth import OPERATIONS, measure
 from bench.populations import KINDS, populate
 from queues.models import Address, Once
 from storage.registry import connect
-from storage.sqlite_file import upgrade
+from storage.sqlite_layout import upgrade
 from storage.statements import load
 
 SHALLOW, DEEP = 100, 5_000

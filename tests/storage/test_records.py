@@ -4,6 +4,7 @@ from contextlib import closing
 
 import pytest
 
+from queues import versions
 from queues.models import Record
 from storage.registry import connect
 from tests.storage.variants import over_drivers
@@ -45,7 +46,8 @@ def names(page):
     return [found.name for found in page]
 
 
-def test_a_record_is_stored_at_its_own_revision(records):
+def test_a_record_is_stored_at_its_own_revision(records, monkeypatch):
+    monkeypatch.setattr(versions, "RECORD_VERSION", 3)
     assert records.insert(record(v=3, revision=7, a=1))
 
     assert records.fetch("queue", "project", "name") == record(v=3, revision=7, a=1)
@@ -95,7 +97,8 @@ def test_data_are_kept_with_all_their_json(records):
     assert found.data["data"]["a.b"]["$c"][3] is True
 
 
-def test_replace_stores_the_next_revision(records):
+def test_replace_stores_the_next_revision(records, monkeypatch):
+    monkeypatch.setattr(versions, "RECORD_VERSION", 3)
     records.insert(record(a=1))
 
     assert records.replace(record(a=2, revision=0, v=2))

@@ -10,8 +10,8 @@ import pytest
 from queues.errors import QueueNotFound, StoreDamaged, StoreUnavailable, StoreUnsupported
 from queues.models import Address, Lease, NewMessage
 from storage.sqlite import SqliteMessages
-from storage.sqlite_damage import versions
-from storage.sqlite_file import APPLICATION_ID, SqliteFile, upgrade
+from storage.sqlite_file import SqliteFile
+from storage.sqlite_layout import APPLICATION_ID, script, scripts, upgrade
 from storage.sqlite_listener import SqliteListener
 
 
@@ -30,9 +30,13 @@ def names(connection):
     return {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
 
 
+def steps(*texts):
+    return [script(f"{number:04}_step.sql", text) for number, text in enumerate(texts, start=1)]
+
+
 def test_a_new_file_gets_the_newest_tables_and_our_mark(file):
     with file.snapshot() as connection:
-        assert connection.execute("PRAGMA user_version").fetchone() == (len(versions()),)
+        assert connection.execute("PRAGMA user_version").fetchone() == (len(scripts()),)
         assert connection.execute("PRAGMA application_id").fetchone() == (APPLICATION_ID,)
         assert {"queue", "message", "claim", "record"} <= names(connection)
 
@@ -47,10 +51,10 @@ def test_a_file_is_written_durably(file):
 def test_an_older_file_is_brought_up_to_date_with_its_data(path):
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as old:
         first = "CREATE TABLE format (oldest_reader INTEGER);\nINSERT INTO format VALUES (1);\nCREATE TABLE a (x);"
-        upgrade(old, [first])
+        upgrade(old, steps(first))
         old.execute("INSERT INTO a VALUES (7)")
 
-        upgrade(old, [first, "ALTER TABLE a ADD COLUMN y DEFAULT 1;\n", "CREATE TABLE b (z);\n"])
+        upgrade(old, steps(first, "ALTER TABLE a ADD COLUMN y DEFAULT 1;\n", "CREATE TABLE b (z);\n"))
 
         assert old.execute("PRAGMA user_version").fetchone() == (3,)
         assert old.execute("SELECT x, y FROM a").fetchall() == [(7, 1)]
@@ -59,11 +63,11 @@ def test_an_older_file_is_brought_up_to_date_with_its_data(path):
 
 def test_an_upgrade_that_fails_changes_nothing():
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as old:
-        first = "CREATE TABLE format (oldest_reader INTEGER);\n"
-        upgrade(old, [first])
+        first = "CREATE TABLE format (oldest_reader INTEGER);\nINSERT INTO format VALUES (1);\n"
+        upgrade(old, steps(first))
 
         with pytest.raises(sqlite3.OperationalError):
-            upgrade(old, [first, "CREATE TABLE b (z);\nCREATE TABLE format (again);\n"])
+            upgrade(old, steps(first, "CREATE TABLE b (z);\nCREATE TABLE format (again);\n"))
 
         assert old.execute("PRAGMA user_version").fetchone() == (1,)
         assert "b" not in names(old)

@@ -14,7 +14,7 @@ from bench import steps
 from queues.models import Cargo
 from queues.ports import Driver
 from storage.registry import connect
-from storage.sqlite_file import upgrade
+from storage.sqlite_layout import upgrade
 from storage.statements import load
 from tests import servers
 from tests.bench.test_depth import plan

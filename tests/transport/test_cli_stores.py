@@ -17,6 +17,7 @@ from queues.models import Address, NewMessage, Selection
 from queues.service.moving import MovesUnderWay
 from storage.registry import connect
 from storage.sqlite import SqliteStore
+from storage.sqlite_layout import script, scripts
 from tests import servers
 from tests.transport.test_cli import (  # noqa: F401 - fixtures
     _in_an_empty_folder,
@@ -278,3 +279,41 @@ class TestRestore:
         backed_up()
 
         assert "Only a SQLite store" in refused("restore", "backup/hermod.db", store="memory:", code=2)
+
+
+class TestMigrate:
+    def test_it_shows_the_layout_of_every_store(self, filled):  # noqa: F811 - the fixture
+        assert lines("migrate", "--status") == [
+            f"pool {name}: sqlite  layout 1, of this release 1" for name in ("(default)", "one", "two")
+        ]
+        assert lines("migrate", "--up") == lines("migrate", "--status")
+
+    def test_it_does_what_is_left(self, store, monkeypatch):
+        more = [
+            script("0002_count.sql", "CREATE TABLE counted (x);\nINSERT INTO counted VALUES (1), (2);\n"),
+            script(
+                "0003_count.migrate.sql", "DELETE FROM counted WHERE x IN (SELECT x FROM counted LIMIT 1);\n"
+            ),
+            script("0004_count.contract.sql", "UPDATE format SET oldest_reader = 4;\n"),
+        ]
+        now = scripts()
+        with monkeypatch.context() as newer:
+            for module in ("sqlite_layout", "sqlite_damage", "sqlite_backup"):
+                newer.setattr(f"storage.{module}.scripts", lambda: [*now, *more])
+            status = hermod("migrate", "--status", "--store", STORE)
+            up = hermod("migrate", "--up", "--store", STORE)
+
+        assert status.stdout.splitlines() == [
+            "pool (default): sqlite  layout 2, of this release 4",
+            "  to do: 3 migrate: count",
+            "  to do: 4 contract: count",
+        ]
+        assert up.stdout.splitlines() == [
+            "pool (default): done: 3 migrate: count",
+            "pool (default): done: 4 contract: count",
+            "pool (default): sqlite  layout 4, of this release 4",
+        ]
+        assert "this one knows 1" in refused("migrate", "--status")
+
+    def test_it_wants_to_know_what_to_do(self):
+        assert hermod("migrate", "--store", STORE).exit_code == 2

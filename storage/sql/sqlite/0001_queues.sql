@@ -6,11 +6,15 @@
 --      columns with a default, indexes. It is applied once, in one transaction,
 --      when a process of the new release opens the file. Readers of the old
 --      release must not notice; if they would, it is not an expansion.
---   2. Migrate. Code of the new release writes both shapes and reads either.
---   3. Contract. One release later, remove the old shape in another file, and let
---      that file raise `oldest_reader`, so that older code refuses to open.
+--   2. Migrate. Code of the new release writes both shapes and reads either. What is
+--      there already is filled in by NNNN_what.migrate.sql: statements that do a
+--      small part, and are repeated, each time in a transaction of their own, until
+--      they change nothing. `hermod migrate --up` runs it.
+--   3. Contract. One release later, remove the old shape in NNNN_what.contract.sql,
+--      behind all expansions of that release, and let it raise `oldest_reader` to its
+--      own number, so that older code refuses to open. `hermod migrate --up` runs it.
 -- Never edit a file that was released: `PRAGMA user_version` is the number of the
--- last one applied.
+-- last one applied. docs/explanation/upgrades.md tells the whole of it.
 
 -- What an older release must know to open the file.
 CREATE TABLE format (
