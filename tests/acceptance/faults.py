@@ -258,11 +258,22 @@ class Proxy:
     def _carry(self, source: socket.socket, sink: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
-                self._open.wait()
+                self._admit()
                 sink.sendall(data)
+        self._end(source, sink)
+
+    def _admit(self) -> None:
+        """Wait until something may be passed on."""
+        self._open.wait()
+
+    def _end(self, source: socket.socket, sink: socket.socket) -> None:
         for end in (source, sink):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
+        self._forget(source, sink)
+
+    def _forget(self, source: socket.socket, sink: socket.socket) -> None:
+        """Note that one direction has ended, and close both ends with the second one."""
         with self._lock:
             last = source not in self._sockets
             self._sockets -= {source, sink}

@@ -70,9 +70,11 @@ GONE = (OSError, http.client.HTTPException)
 class Client:
     """One connection, for one thread, opened anew after each failure."""
 
-    def __init__(self, port: int, *, project: str = PROJECT, client_id: str = CLIENT) -> None:
+    def __init__(
+        self, port: int, *, project: str = PROJECT, client_id: str = CLIENT, patience: float = ANSWER
+    ) -> None:
         self._identity = {"Client-ID": client_id, "X-Project-ID": project}
-        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=ANSWER)
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=patience)
 
     def __enter__(self) -> Client:
         return self

@@ -1,0 +1,27 @@
+"""A short run over each store. HERMOD_TEST_FAULTS_SEED draws other faults than those of every day."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.faults.run import Options, run
+from tests.faults.verdict import chosen
+from tests.faults.world import STORES
+
+SEED = 1
+SECONDS = 18.0  # of faults and quiet times
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("store", STORES)
+def test_every_promise_is_kept_under_faults(store: str, tmp_path: Path) -> None:
+    seed = int(os.environ.get("HERMOD_TEST_FAULTS_SEED", SEED))
+    options = Options(store=store, seed=seed, seconds=SECONDS, quiet=(0.5, 1.5), folder=tmp_path / "run")
+    report = run(options)
+    assert report.valid, f"the history is in {options.folder}\n{report.text()}"
+    acknowledged = [each for each in chosen(report.history, "post") if each.outcome == "ok"]
+    assert len(acknowledged) > 100, "there was hardly any load"
+    assert report.document()["faults injected"] >= 3
