@@ -8,20 +8,24 @@ from collections.abc import Callable
 from storage.shared_call import SharedCall
 
 _AGE = 1.0  # seconds between two looks at the server
+_NEVER = float("-inf")
 
 
 class ServerClock:
     """Tells a server's time (ms) from the local monotonic clock, which is set by the server every second.
 
-    `ask` returns the server's time in seconds since the epoch. Half of the way there
-    and back is the best guess of when that was.
+    `ask` returns the server's time in seconds since the epoch, as it was at some moment
+    between the question and its answer. Half of the way is the best guess when there is
+    no other; later, what was known is changed as little as each answer demands. So an
+    answer over a network that is slow in one direction does not move the clock, by which
+    leases would end early.
     """
 
     def __init__(self, ask: Callable[[], float]) -> None:
         self._ask = ask
         self._look = SharedCall(self._set)
         self._offset = 0.0  # from the monotonic clock to the server's, seconds
-        self._checked = float("-inf")  # when, by the monotonic clock
+        self._checked = _NEVER  # when, by the monotonic clock
 
     def __call__(self) -> int:
         """Return the server's time in ms; raises what `ask` raises."""
@@ -33,5 +37,6 @@ class ServerClock:
         asked = time.monotonic()
         there = self._ask()
         answered = time.monotonic()
-        self._offset = there - (asked + answered) / 2
+        known = there - (asked + answered) / 2 if self._checked == _NEVER else self._offset
+        self._offset = min(max(known, there - answered), there - asked)
         self._checked = answered
