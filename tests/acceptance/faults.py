@@ -258,12 +258,12 @@ class Proxy:
     def _carry(self, source: socket.socket, sink: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
-                self._admit()
+                self._admit(source)
                 sink.sendall(data)
         self._end(source, sink)
 
-    def _admit(self) -> None:
-        """Wait until something may be passed on."""
+    def _admit(self, _source: socket.socket) -> None:
+        """Wait until what came from a socket may be passed on."""
         self._open.wait()
 
     def _end(self, source: socket.socket, sink: socket.socket) -> None:

@@ -198,7 +198,7 @@ class Hermod:
         wait_until(ready, "the service answers")
         return self
 
-    def client(self, **options: str) -> Client:
+    def client(self, **options: Any) -> Client:
         """Return a new connection."""
         return Client(self.port, **options)
 

@@ -11,11 +11,12 @@ from typing import Literal, get_args
 from tests.acceptance.faults import Proxy
 
 #: cut: nobody listens, connections end. blackhole: all is taken, nothing passes. delay: everything
-#: is late. reset: connections are reset, again and again for as long as it lasts.
-Mode = Literal["cut", "blackhole", "delay", "reset"]
+#: is late. lag: requests are late, and answers are not. reset: connections are reset, again and again.
+Mode = Literal["cut", "blackhole", "delay", "lag", "reset"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 
 DELAY = 0.15  # seconds that each piece of a stream is late, in each direction
+LAG = 1.0  # seconds that each piece of a request is late
 
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close() sends RST
 
@@ -24,7 +25,7 @@ class FaultyProxy(Proxy):
     """A proxy in one of some modes, or in none."""
 
     def __init__(self, target: int) -> None:
-        self._late = 0.0
+        self._late = (0.0, 0.0)  # seconds: of requests, of answers
         self._resetting = False
         super().__init__(target)
 
@@ -37,15 +38,15 @@ class FaultyProxy(Proxy):
             self.refuse()
         elif mode == "blackhole":
             self.hold()
-        elif mode == "delay":
-            self._late = DELAY
+        elif mode in ("delay", "lag"):
+            self._late = (DELAY, DELAY) if mode == "delay" else (LAG, 0.0)
         else:
             self._resetting = True
             self._reset_all()
 
     def forward(self) -> None:
         """Be in no mode."""
-        self._late = 0.0
+        self._late = (0.0, 0.0)
         self._resetting = False
         super().forward()
 
@@ -55,10 +56,12 @@ class FaultyProxy(Proxy):
                 with contextlib.suppress(OSError):
                     end.shutdown(socket.SHUT_RD)  # wakes who reads, and sends nothing
 
-    def _admit(self) -> None:
-        super()._admit()
-        if self._late:
-            time.sleep(self._late)
+    def _admit(self, source: socket.socket) -> None:
+        super()._admit(source)
+        requests, answers = self._late
+        late = requests if source.getsockname()[1] == self.port else answers
+        if late:
+            time.sleep(late)
         if self._resetting:
             raise ConnectionResetError
 

@@ -14,7 +14,7 @@ import pytest
 
 from tests.faults.history import FOREVER, History, read
 from tests.faults.nemesis import deck, schedule
-from tests.faults.proxy import DELAY, FaultyProxy
+from tests.faults.proxy import DELAY, LAG, FaultyProxy, Mode
 from tests.faults.tools import Tools, find_tools
 from tests.faults.world import STORES
 
@@ -105,13 +105,14 @@ class TestProxy:
             connected(proxy).close()
             connection.close()
 
-    def test_what_is_delayed_arrives(self, echo: int) -> None:
+    @pytest.mark.parametrize(("mode", "late"), [("delay", 2 * DELAY), ("lag", LAG)])
+    def test_what_is_late_arrives(self, echo: int, mode: Mode, late: float) -> None:
         with FaultyProxy(echo) as proxy, connected(proxy) as connection:
-            proxy.disturb("delay")
+            proxy.disturb(mode)
             started = time.monotonic()
             connection.sendall(b"late")
             assert connection.recv(100) == b"late"
-            assert time.monotonic() - started >= 2 * DELAY
+            assert late <= time.monotonic() - started < 2 * LAG
             proxy.forward()
 
     def test_a_black_hole_keeps_what_it_takes_until_it_is_over(self, echo: int) -> None:
