@@ -34,6 +34,8 @@ class ServerClock:
         return int((time.monotonic() + self._offset) * 1000)
 
     def _set(self) -> None:
+        if self._checked == _NEVER:
+            self._ask()  # the first answer waits for a connection, and says little about when it was given
         asked = time.monotonic()
         there = self._ask()
         answered = time.monotonic()

@@ -16,12 +16,14 @@ class Network:
         self.now = 100.0  # seconds
         self.ahead = 1_000_000.0  # of the server's clock
         self.there = self.back = 0.001  # seconds on the way
+        self.connecting = 0.0  # seconds until the first question can be sent
 
     def monotonic(self) -> float:
         return self.now
 
     def ask(self) -> float:
-        self.now += self.there
+        self.now += self.connecting + self.there
+        self.connecting = 0.0
         told = self.now + self.ahead
         self.now += self.back
         return told
@@ -58,6 +60,11 @@ def test_a_clock_that_began_on_a_slow_way_is_right_when_the_way_is_fast(network:
     network.there = 0.001
     network.now += 1.5
     assert network.error(clock) == pytest.approx(0, abs=0.01)
+
+
+def test_the_time_that_connecting_takes_does_not_move_the_clock(network: Network) -> None:
+    network.connecting = 2.0
+    assert network.error(ServerClock(network.ask)) == pytest.approx(0, abs=0.01)
 
 
 def test_a_server_whose_clock_was_set_is_followed(network: Network) -> None:
