@@ -30,10 +30,10 @@ class Caller:
             self._client.__exit__()
             self._client = None
 
-    def post(self, queue: str, values: Sequence[str], key: str | None = None) -> Outcome:
-        """Post values, with an idempotency key if there is one."""
-        asked = {"values": list(values), "key": key}
-        document = {"messages": [{"body": value, "ttl": 86400} for value in values]}
+    def post(self, queue: str, values: Sequence[str], key: str | None = None, delay: int = 0) -> Outcome:
+        """Post values, with an idempotency key if there is one, which nobody is to have for some seconds."""
+        asked = {"values": list(values), "key": key, "delay": delay}
+        document = {"messages": [{"body": value, "ttl": 86400, "delay": delay} for value in values]}
         headers = {} if key is None else {"Idempotency-Key": key}
         with self._operation("post", queue, **asked) as pending:
             reply = self._request(pending, "POST", f"{queue}/messages", document, headers)

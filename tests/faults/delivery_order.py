@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 
 from tests.faults.history import FOREVER, Operation
 from tests.faults.leases import Leases
-from tests.faults.load import DEAD, JOBS
-from tests.faults.verdict import Verdict, chosen, delivered, disturbances, overlaps
+from tests.faults.load import DEAD, DELAY, JOBS
+from tests.faults.verdict import SLACK, Verdict, chosen, delivered, disturbances, jumps, overlaps
 
 SETTLED = 8.0  # seconds after which requests that were lost have no effect any more
 
@@ -18,7 +18,7 @@ def delivery_order(history: Sequence[Operation]) -> Verdict:
 
     Looked at are claims at times when nothing was wrong, for otherwise a message may be
     in a claim of which nobody was told. A message is free for sure during a claim if it was
-    posted before, nobody has asked for its deletion, and each claim that had it is over or
+    posted before and its delay is over, nobody has asked for its deletion, and each claim that had it is over or
     came later.
     """
     problems = []
@@ -33,6 +33,25 @@ def delivery_order(history: Sequence[Operation]) -> Verdict:
             if passed:
                 problems.append(f"{claim.process} of {tenant} was not given {passed[0]}, which is older")
     return Verdict(name="oldest first", problems=tuple(problems), numbers={"claims": checked})
+
+
+def delays(history: Sequence[Operation]) -> Verdict:
+    """Nobody is given a message before its delay is over."""
+    problems = []
+    due: dict[tuple[str, str], float] = {}
+    for post in chosen(history, "post", queue=JOBS):
+        for value in post.asked["values"] if post.asked["delay"] else ():
+            # If it was posted again and again, any attempt may be the one that stored it.
+            due.setdefault((post.tenant, value), post.started + post.asked["delay"] - SLACK)
+    jumped = jumps(history)
+    for claim in chosen(history, "claim", queue=JOBS, outcome="ok"):
+        for _, value in delivered(claim):
+            end = due.get((claim.tenant, value), 0.0)
+            if claim.ended < end and not overlaps(end - DELAY, claim.ended, jumped):
+                problems.append(
+                    f"{claim.process} of {claim.tenant} got {value} {end - claim.ended:.3f} s early"
+                )
+    return Verdict(name="delays kept", problems=tuple(problems), numbers={"delayed": len(due)})
 
 
 def _lost(history: Sequence[Operation]) -> Iterator[Operation]:
@@ -58,13 +77,11 @@ def _claims(
         for each in chosen(history, "list", tenant=tenant, queue=DEAD, outcome="ok")
         for _, value in delivered(each)
     }
-    posts = sorted(
-        chosen(history, "post", tenant=tenant, queue=JOBS, outcome="ok"), key=lambda post: post.ended
-    )
+    posts = sorted(chosen(history, "post", tenant=tenant, queue=JOBS, outcome="ok"), key=_free_from)
     waiting: dict[str, str] = {}  # id: value
     number = 0
     for claim in claims:
-        while number < len(posts) and posts[number].ended < claim.started:
+        while number < len(posts) and _free_from(posts[number]) < claim.started:
             ids, values = posts[number].answered["ids"], posts[number].asked["values"]
             waiting |= {i: v for i, v in zip(ids, values, strict=True) if v not in dead}
             number += 1
@@ -82,6 +99,11 @@ def _claims(
                 if id_ < max(ids) and id_ not in ids
             ],
         )
+
+
+def _free_from(post: Operation) -> float:
+    delay: float = post.asked["delay"]
+    return post.ended + delay + (SLACK if delay else 0)
 
 
 def _is_free(

@@ -10,7 +10,6 @@ from tests.faults.proxy import Mode
 from tests.faults.world import COMMANDS, World
 
 STORE = "store"  # stands for the server of the store, or for the disk, in what a fault touches
-_FRAME = 24 + 4096  # bytes of a frame of SQLite's write-ahead log
 
 
 @dataclass(frozen=True)
@@ -220,7 +219,7 @@ class ClockJump:
 
 @dataclass(frozen=True)
 class TornLog:
-    """Everything is killed, and behind SQLite's log lies what a write that was never synced left there."""
+    """Everything is killed, and behind the end of SQLite's log lies what was never synced: torn, and with bits flipped."""
 
     name: str = "kill everything and tear the log"
 
@@ -231,12 +230,27 @@ class TornLog:
     def start(self, world: World) -> None:
         world.hold(*world.nodes)
         log = world.database.with_name(world.database.name + "-wal")
-        if log.exists():
-            data = log.read_bytes()
-            chance = random.Random(len(data))
-            torn = data[-_FRAME : -_FRAME + chance.randrange(24, _FRAME)] + chance.randbytes(9000)
-            with log.open("ab") as file:
-                file.write(torn)
+        if log.exists() and (data := log.read_bytes()):
+            end, frame = end_of_log(data)
+            chance = random.Random(end)
+            last = bytearray(data[end - frame : end])
+            last[chance.randrange(frame)] ^= 1 << chance.randrange(8)
+            with log.open("r+b") as file:
+                file.seek(end)
+                file.write(last + last[: chance.randrange(frame)] + chance.randbytes(2 * frame))
 
     def heal(self, world: World) -> None:
         world.release(*world.nodes)
+
+
+def end_of_log(data: bytes) -> tuple[int, int]:
+    """Return where the frames of a write-ahead log end that belong to its header, and the size of one.
+
+    Behind them can be frames of before the log began anew. See https://sqlite.org/fileformat2.html#walformat.
+    """
+    frame = 24 + int.from_bytes(data[8:12])
+    salts = data[16:24]
+    end = 32
+    while data[end + 8 : end + 16] == salts and end + frame <= len(data):
+        end += frame
+    return end, frame

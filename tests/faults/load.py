@@ -31,6 +31,9 @@ IDLE = 0.05  # seconds until a consumer that found nothing claims again
 LATE = 1.2 * LEASE + 0.5  # seconds after which a lease is over beyond doubt
 POISON = 19  # of so many posts, one begins with a poison
 
+DELAY = 2  # seconds until those messages can be had that are delayed
+DELAYED = 0.1  # how many posts to JOBS that is
+
 RETRIES = {"delays": [0, *[1] * 30]}
 
 
@@ -142,7 +145,8 @@ class Load:
             if queue == JOBS and number % POISON == producer:
                 values[0] += "!"
             key = f"key/{name}" if producer == 0 else None
-            while caller.post(queue, values, key) == "unknown" and key and not self.over.wait(PAUSE):
+            delay = DELAY if queue == JOBS and caller.random.random() < DELAYED else 0
+            while caller.post(queue, values, key, delay) == "unknown" and key and not self.over.wait(PAUSE):
                 pass
 
     def _consume(self, caller: Caller) -> None:

@@ -26,7 +26,13 @@ from tests.faults.world import World
 
 CHECKERS: tuple[Callable[[checkers.History], Verdict], ...] = (
     *(checkers.total_queue, checkers.acked_stays_acked, leases.one_live_lease, leases.fencing),
-    *(leases.posting_order, delivery_order.delivery_order, checkers.follows, checkers.conservation),
+    *(
+        leases.posting_order,
+        delivery_order.delivery_order,
+        delivery_order.delays,
+        checkers.follows,
+        checkers.conservation,
+    ),
     *(checkers.idempotent_posts, checkers.dead_letters, fan_out.webhooks, fan_out.pushes),
     *(checkers.isolation, checkers.answers, fan_out.availability),
 )

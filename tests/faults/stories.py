@@ -57,16 +57,23 @@ class Story:
         return self
 
     def post(
-        self, *values: str, first: int = 1, queue: str = JOBS, key: str | None = None, **more: Any
+        self,
+        *values: str,
+        first: int = 1,
+        queue: str = JOBS,
+        key: str | None = None,
+        delay: int = 0,
+        **more: Any,
     ) -> Story:
         """Add a post, whose messages get places from `first` on."""
-        asked = {"values": list(values), "key": key}
+        asked = {"values": list(values), "key": key, "delay": delay}
         ids: Any = [id_of(first + number) for number in range(len(values))]
         return self.then("post", queue, asked=asked, **{"ids": ids, **more})
 
     def lost_post(self, *values: str, queue: str = JOBS, key: str | None = None) -> Story:
         """Add a post whose answer was lost."""
-        return self.then("post", queue, asked={"values": list(values), "key": key}, outcome="unknown")
+        asked = {"values": list(values), "key": key, "delay": 0}
+        return self.then("post", queue, asked=asked, outcome="unknown")
 
     def claim(self, claim: str, *messages: tuple[int, str], ttl: int = 3, **more: Any) -> Story:
         """Add a claim that got messages, given by place and value."""

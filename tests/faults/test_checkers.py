@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.faults import checkers, fan_out, leases
-from tests.faults.delivery_order import delivery_order
+from tests.faults.delivery_order import delays, delivery_order
 from tests.faults.load import DEAD, JOBS, NEWS
 from tests.faults.stories import Story, id_of
 from tests.faults.verdict import Verdict
@@ -29,7 +29,7 @@ def good() -> Story:
 
 EVERY = (
     *(checkers.total_queue, checkers.acked_stays_acked, leases.one_live_lease, leases.fencing),
-    *(leases.posting_order, delivery_order, checkers.follows, checkers.conservation),
+    *(leases.posting_order, delivery_order, delays, checkers.follows, checkers.conservation),
     *(checkers.idempotent_posts, checkers.dead_letters, fan_out.webhooks, fan_out.pushes),
     *(checkers.isolation, checkers.answers),
 )
@@ -168,6 +168,17 @@ class TestOrder:
         assert problems(delivery_order, Story().post(A, B).claim("c", (1, A)).claim("d", (2, B))) == ""
         lost = Story().post(A, B).then("claim", JOBS, asked={"ttl": 3, "limit": 1}, outcome="unknown")
         assert problems(delivery_order, lost.claim("d", (2, B))) == ""
+
+    def test_a_message_that_is_delayed_is_not_passed_over(self) -> None:
+        story = Story().post(A, delay=2).post(B, first=2).claim("c", (2, B))
+        assert problems(delivery_order, story) == ""
+        story = Story().post(A, delay=2, at=-9).post(B, first=2).claim("c", (2, B))
+        assert "was not given alpha/a" in problems(delivery_order, story)
+
+    def test_a_message_that_comes_before_its_delay_is_over(self) -> None:
+        story = Story().post(A, delay=9).claim("c", (1, A))
+        assert "got alpha/a 6.650 s early" in problems(delays, story)
+        assert problems(delays, Story().post(A, delay=9, at=-9).claim("c", (1, A))) == ""
 
 
 class TestFollows:

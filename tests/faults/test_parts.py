@@ -3,15 +3,18 @@
 import json
 import os
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from tests.faults.faults import end_of_log
 from tests.faults.history import FOREVER, History, read
 from tests.faults.nemesis import deck, schedule
 from tests.faults.proxy import DELAY, LAG, FaultyProxy, Mode
@@ -153,6 +156,20 @@ class TestSchedule:
         for period in periods:
             touched = [thing for fault in period.faults for thing in fault.touches]
             assert len(touched) == len(set(touched))
+
+
+def test_the_end_of_a_log_is_found(tmp_path: Path) -> None:
+    log = tmp_path / "file-wal"
+    with closing(sqlite3.connect(tmp_path / "file", isolation_level=None)) as file:
+        file.execute("PRAGMA journal_mode = WAL")
+        file.execute("CREATE TABLE t (n)")
+        for number in range(20):
+            file.execute("INSERT INTO t VALUES (?)", (number,))
+        end, frame = end_of_log(log.read_bytes())
+        assert (end, (end - 32) % frame) == (log.stat().st_size, 0)
+        file.execute("PRAGMA wal_checkpoint(RESTART)")
+        file.execute("INSERT INTO t VALUES (20)")
+        assert end_of_log(log.read_bytes()) == (32 + frame, frame)
 
 
 DISK = """
