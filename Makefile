@@ -43,7 +43,7 @@ format: .venv/.tests  ## mend style
 	$(BIN)/ruff format .
 
 bench: .venv/.tests  ## measure against the goals, on every store that is to be had
-	$(BIN)/python -m bench goals $(ARGS)
+	$(BIN)/hermod bench goals $(ARGS)
 
 clean:  ## remove what the chores made, but no data
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -37,11 +37,11 @@ class Arrivals:
         ages = sorted(age for second in [each for each in self.seconds if each][1:] for age in second)
         return ages[min(int(len(ages) * part), len(ages) - 1)] if ages else float("nan")
 
-    def settle(self, expected: int, limit: float) -> None:
-        """Wait until so many have come, or nothing new does, but no longer than `limit` seconds."""
+    def settle(self, expected: int, limit: float, *, silence: float = _SILENCE) -> None:
+        """Wait until so many have come, or nothing has for a while, but no longer than `limit` seconds."""
         end = time.monotonic() + limit
         seen, last = -1, time.monotonic()
-        while seen < expected and time.monotonic() < min(end, last + _SILENCE):
+        while seen < expected and time.monotonic() < min(end, last + silence):
             now = sum(map(len, self.seconds))
             if now != seen:
                 seen, last = now, time.monotonic()

@@ -28,6 +28,7 @@ UNANSWERED = "not answered in time"
 
 _NOTHING_THERE = 0.01  # seconds until a consumer that found nothing tries again, in a closed loop
 _AFTER_ERROR = 0.05  # seconds until a connection that failed is made anew
+_FEW = 500  # connections
 _NAP = 0.1  # seconds that the loop sleeps at most
 
 
@@ -92,6 +93,11 @@ class _Lane:
     due: float = 0.0  # when that should have begun
 
 
+def _selector(connections: int) -> selectors.BaseSelector:
+    """Return the one that wakes by the microsecond, which cannot have many connections."""
+    return selectors.SelectSelector() if connections <= _FEW else selectors.DefaultSelector()
+
+
 def work(order: Order) -> Tally:
     """Do what was ordered."""
     return Client(order).run()
@@ -103,7 +109,7 @@ class Client:
     def __init__(self, order: Order) -> None:
         self._order = order
         self._tally = Tally()
-        self._selector = selectors.SelectSelector()  # the one that wakes by the microsecond
+        self._selector = _selector(order.connections)
         self._busy: set[_Lane] = set()
         self._resting: list[tuple[float, int, _Lane]] = []  # until when
         self._number = count()

@@ -12,6 +12,7 @@ import click
 
 from bench import services
 from bench.setup import Setting, Wish, setting
+from queues.errors import HermodError
 
 if TYPE_CHECKING:
     from bench.run import Findings
@@ -109,7 +110,7 @@ def run(json_file: Path | None, plot_file: Path | None, **wished: Any) -> None: 
     try:
         with setting(Wish(**wished)) as place:
             findings = measure(place)
-    except (services.NotHere, OSError, RuntimeError) as error:
+    except (services.NotHere, HermodError, OSError, RuntimeError) as error:
         raise click.ClickException(str(error)) from error
     _tell(place, findings)
     if json_file is not None:

@@ -9,6 +9,7 @@ import psutil
 
 from bench import rest
 from bench.arrivals import Arrivals, listening, receiving
+from bench.client import UNANSWERED
 from bench.connection import Connection
 from bench.fleet import Result, Score, fleet
 from bench.rows import Row
@@ -63,6 +64,9 @@ def _posted(
 ) -> list[Row]:
     """Post for a while, and return what subscribers heard of it, and what the posts took."""
     wish, connections = setting.wish, setting.wish.connections[0]
+    setting.fill(1)  # heard of when all that takes part is up
+    arrivals.settle(wish.subscribers, _PATIENCE, silence=_PATIENCE)
+    arrivals.seconds.clear()
     meter = Meter({"server": processes, **{k: v for k, v in setting.processes.items() if k == "store"}})
     with (
         fleet(min(wish.processes, connections), connections) as clients,
@@ -77,7 +81,8 @@ def _posted(
             processes=setting.processes,
             watch=watch,
         )
-    expected = posts.messages * wish.subscribers
+    answered = sum(score.latencies.total_count for score in posts.roles.values()) - posts.errors[UNANSWERED]
+    expected = answered * wish.batch * wish.subscribers
     arrivals.settle(expected, _PATIENCE)
     ages = arrivals.ages()
     score = Score(operations=len(ages), messages=len(ages))

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 
 from bench import rest
 from bench.connection import Connection
+from bench.depth import GOAL
 from bench.fleet import Result, Score
 from bench.report import Figure
 from bench.rest import Request
-from bench.rows import Row, at, latencies_of
+from bench.rows import Row
 from bench.run import Findings
 from bench.setup import Setting
 
@@ -22,48 +24,48 @@ _TEN = 10
 
 
 def measure(setting: Setting) -> Findings:
-    """Time each request over one connection while the queue gets deeper and deeper."""
-    points = _points(setting.wish.depth)
+    """Time each request on a queue that gets deeper and deeper, and on one that stays as it is, in turns."""
+    shallow = f"{setting.queue}-shallow"
+    setting.fill(_SMALLEST, shallow)
     rows: list[Row] = []
+    figures: list[Figure] = []
     filled = 0
     with closing(Connection(setting.target)) as connection:
-        for depth in points:
+        for depth in _points(setting.wish.depth):
             setting.fill(depth - filled)
             filled = depth
-            for name, result in _Timed(setting, connection).rounds(_ROUNDS).items():
-                rows.append(Row(name=f"{name}, {depth:,} messages", result=result, line=name, at=depth))
+            small, large = (_Timed(setting, connection, queue) for queue in (shallow, setting.queue))
+            for number in range(_ROUNDS):
+                for each in (small, large) if number % 2 else (large, small):
+                    each.round()
+            rows += [
+                Row(name=f"{name}, {depth:,} messages", result=_result(times), line=name, at=depth)
+                for name, times in large.times.items()
+            ]
+            figures += _compared(depth, small.times, large.times)
     setting.drop()
-    return Findings(rows=rows, figures=_compared(rows, points))
+    setting.drop(shallow)
+    return Findings(rows=rows, figures=figures)
 
 
 def _points(deepest: int) -> list[int]:
     points = [_SMALLEST]
-    while points[-1] * _STEP <= deepest:
+    while points[-1] * _STEP < deepest:
         points.append(points[-1] * _STEP)
-    return points if points[-1] >= deepest else [*points, deepest]
+    return [*points, deepest] if deepest > points[-1] else points
 
 
 class _Timed:
-    """Requests in turn, each of which leaves as many messages as there were."""
+    """Requests in turn, which leave as many messages as there were."""
 
-    def __init__(self, setting: Setting, connection: Connection) -> None:
+    def __init__(self, setting: Setting, connection: Connection, queue: str) -> None:
+        self.times: dict[str, list[float]] = {}  # seconds, by what was asked for
         self._connection = connection
         self._size = setting.wish.size
-        self._queue = setting.queue
-        self._times: dict[str, list[float]] = {}
+        self._queue = queue
 
-    def rounds(self, count: int) -> Mapping[str, Result]:
-        """Send each so often, and return the results by name."""
-        for _ in range(count):
-            self._round()
-        results = {}
-        for name, times in self._times.items():
-            score = Score(operations=len(times), messages=len(times))
-            score.record(times)
-            results[name] = Result(seconds=sum(times), roles={name: score})
-        return results
-
-    def _round(self) -> None:
+    def round(self) -> None:
+        """Send each of them once."""
         queue = self._queue
         self._ask("post 1", rest.post(1, self._size, queue=queue))
         claimed = rest.found(self._ask("claim 10", rest.claim(_TEN, queue=queue)))
@@ -77,22 +79,32 @@ class _Timed:
         wire = request.wire(self._connection.target)
         start = time.perf_counter()
         answer = self._connection.exchange(wire, request)
-        self._times.setdefault(name, []).append(time.perf_counter() - start)
+        self.times.setdefault(name, []).append(time.perf_counter() - start)
         return answer.body
 
 
-def _compared(rows: list[Row], points: list[int]) -> list[Figure]:
-    """Compare the medians at the deepest point with those at the first."""
-    median: Callable[[Row], float] = lambda row: at(latencies_of(row.result), 50.0)  # noqa: E731
-    first = {row.line: median(row) for row in rows if row.at == points[0]}
+def _result(times: Sequence[float]) -> Result:
+    score = Score(operations=len(times), messages=len(times))
+    score.record(times)
+    return Result(seconds=sum(times), roles={"": score})
+
+
+def _compared(
+    depth: int, small: Mapping[str, Sequence[float]], large: Mapping[str, Sequence[float]]
+) -> list[Figure]:
+    """Compare the medians, unless both are as deep."""
+    if depth == _SMALLEST:
+        return []
+    medians = {
+        name: (statistics.median(small[name]), statistics.median(times)) for name, times in large.items()
+    }
     return [
         Figure(
-            table=f"The median with {points[-1]:,} messages, against that with {points[0]:,}",
-            load=row.line,
-            columns={"small, ms": first[row.line], "large, ms": median(row)},
-            ratio=median(row) / first[row.line],
-            at_most=1.2,
+            table=f"The median with {depth:,} messages, against that with {_SMALLEST:,} at the same time",
+            load=name,
+            columns={"small, ms": before * 1000, "large, ms": after * 1000},
+            ratio=after / before,
+            at_most=GOAL,
         )
-        for row in rows
-        if row.at == points[-1]
+        for name, (before, after) in medians.items()
     ]

@@ -1,31 +1,48 @@
-"""Plots as SVG: how latencies are distributed, and how something grows."""
+"""Plots as SVG: how latencies are distributed, and how something grows. Both axes are logarithmic."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import groupby
-from math import log10
+from collections.abc import Callable, Mapping, Sequence
+from itertools import cycle, groupby
+from math import ceil, floor, log10
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
-import pygal
+import leather
 
 from bench.rows import Row, at, latencies_of, rate
 
-_NINES = 5  # so many at most behind the comma of 0.99999
-_TICKS = {0.0: "0 %", 1.0: "90 %", 2.0: "99 %", 3.0: "99.9 %", 4.0: "99.99 %", 5.0: "99.999 %"}
-_STEPS = 10  # points between two of these
+_NINES = 5  # as far as the axis goes: 99.999 %
+_STEPS = 10  # points between two nines
+_SIZE = (900, 600)
+_LEAST = 0.001  # ms; there is no logarithm of nothing
+_COLORS = ("#1b9e77", "#d95f02", "#7570b3", "#e7298a", "#66a61e", "#e6ab02", "#a6761d", "#666666")
+
+#: One of so many operations was slower: where the marks are, and what they say.
+_TICKS: Mapping[float, str] = {
+    1: "0 %",
+    10: "90 %",
+    100: "99 %",
+    1_000: "99.9 %",
+    10_000: "99.99 %",
+    100_000: "99.999 %",
+}
+
+Points: TypeAlias = Sequence[tuple[float, float]]
 
 
 def latencies(path: Path, title: str, rows: Sequence[Row]) -> None:
-    """Draw a line for each row: the part of the operations that was not slower."""
-    chart = _chart(title, "part of the operations", "latency, ms", log_y=True)
-    chart.x_labels = [{"value": value, "label": label} for value, label in _TICKS.items()]
+    """Draw a line for each row: which part of the operations was not slower."""
+    lines: dict[str, Points] = {}
     for row in rows:
         found = latencies_of(row.result)
         if found.total_count:
-            chart.add(row.name, [(x, at(found, _percent(x))) for x in _positions(found.total_count)])
-    chart.render_to_file(str(path))
+            places = [10 ** (step / _STEPS) for step in range(_NINES * _STEPS + 1)]
+            lines[row.name] = [
+                (x, at(found, 100 * (1 - 1 / x))) for x in places if x <= max(found.total_count, 10)
+            ]
+    if lines:
+        _draw(path, title, lines, ("part of the operations", _TICKS), "latency, ms")
 
 
 def growth(path: Path, title: str, rows: Sequence[Row]) -> bool:
@@ -33,40 +50,52 @@ def growth(path: Path, title: str, rows: Sequence[Row]) -> bool:
     points = sorted((row for row in rows if row.at), key=lambda row: (row.line, row.at))
     if not points:
         return False
-    by_rate = all(row.line == points[0].line for row in points)
-    what = "messages per second" if by_rate else "median, ms"
-    chart = _chart(title, "connections" if by_rate else "messages in the queue", what)
-    places = sorted({row.at for row in points if row.at})
-    chart.x_labels = [{"value": log10(place), "label": f"{place:,.0f}"} for place in places]
-    for line, group in groupby(points, key=lambda row: row.line):
-        values = [
-            (log10(row.at), rate(row) if by_rate else at(latencies_of(row.result), 50.0))
-            for row in group
-            if row.at
-        ]
-        chart.add(line, values)
-    chart.render_to_file(str(path))
+    by_rate = len({row.line for row in points}) == 1
+    lines = {
+        line: [(row.at or 0.0, _height(row, by_rate=by_rate)) for row in group]
+        for line, group in groupby(points, key=lambda row: row.line)
+    }
+    ticks = {row.at or 0.0: f"{row.at:,.0f}" for row in points}
+    below = ("connections" if by_rate else "messages in the queue", ticks)
+    _draw(path, title, lines, below, "messages per second" if by_rate else "median, ms")
     return True
 
 
-def _chart(title: str, x_title: str, y_title: str, *, log_y: bool = False) -> Any:  # noqa: ANN401 - no types
-    # No script: a browser would fetch it from elsewhere.
-    return pygal.XY(
-        title=title,
-        x_title=x_title,
-        y_title=y_title,
-        logarithmic=log_y,
-        js=(),
-        dots_size=2,
-        legend_at_bottom=True,
-    )
+def _height(row: Row, *, by_rate: bool) -> float:
+    return rate(row) if by_rate else at(latencies_of(row.result), 50.0)
 
 
-def _positions(count: int) -> list[float]:
-    """Return where points are on the axis: as far as so many operations can tell."""
-    last = min(log10(count), _NINES) if count > 1 else 0.0
-    return [step / _STEPS for step in range(int(last * _STEPS) + 1)]
+def _draw(
+    path: Path, title: str, lines: Mapping[str, Points], below: tuple[str, Mapping[float, str]], left: str
+) -> None:
+    """Draw lines; what is given to the library are logarithms."""
+    chart = leather.Chart(title)
+    for (name, points), color in zip(lines.items(), cycle(_COLORS), strict=False):
+        logs = [(log10(x), log10(max(y, _LEAST))) for x, y in points]
+        chart.add_line(logs, name=name, stroke_color=color)
+    places = [x for points in lines.values() for x, _ in points]
+    heights = [max(y, _LEAST) for points in lines.values() for _, y in points]
+    name, marks = below
+    first, last = min(places), max(places)
+    ticks = {x: text for x, text in marks.items() if first <= x <= last}
+    chart.add_x_scale(log10(first), log10(last if last > first else first * 10))
+    chart.add_x_axis(ticks=[log10(x) for x in ticks], name=name, tick_formatter=_texts(ticks))
+    ticks = _round(min(heights), max(heights))
+    chart.add_y_scale(log10(min(ticks)), log10(max(ticks)))
+    chart.add_y_axis(ticks=[log10(y) for y in ticks], name=left, tick_formatter=_texts(ticks))
+    chart.to_svg(str(path), *_SIZE)
 
 
-def _percent(position: float) -> float:
-    return 100 * (1 - float(10.0**-position))
+def _texts(ticks: Mapping[float, str]) -> Callable[[float, int, int], str]:
+    """Return what tells the library how marks are written."""
+    texts = list(ticks.values())
+    return lambda _value, index, _count: texts[index]
+
+
+def _round(lowest: float, highest: float) -> dict[float, str]:
+    """Return marks at 1, 2 and 5 times the powers of ten, from below the lowest value to above the highest."""
+    exponents = range(floor(log10(lowest)), ceil(log10(highest)) + 1)
+    values = [step * 10.0**exponent for exponent in exponents for step in (1, 2, 5)]
+    first = max(value for value in values if value <= lowest)
+    last = min(value for value in values if value > highest)
+    return {value: f"{value:,.10g}" for value in values if first <= value <= last}

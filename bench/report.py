@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import groupby
+from itertools import compress, groupby
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -86,8 +86,10 @@ def stated(conditions: Conditions) -> str:
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
-    """Return a table; columns of numbers are flush right."""
-    cells = [[_cell(value) for value in row] for row in rows]
+    """Return a table; columns of numbers are flush right, columns without any value left out."""
+    known = [any(row[index] is not None for row in rows) for index in range(len(heads))]
+    heads = list(compress(heads, known))
+    cells = [[_cell(value) for value in compress(row, known)] for row in rows]
     columns = list(zip(heads, *cells, strict=True))
     widths = [max(map(len, column)) for column in columns]
     right = [any(map(_is_number, column[1:])) for column in columns]

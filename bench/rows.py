@@ -39,8 +39,22 @@ def text(rows: Sequence[Row]) -> str:
     """Return a table; CPU is per message."""
     lines = [table(_HEADS, [_cells(row) for row in rows])]
     for row in rows:
+        if empty := sum(score.empty for score in row.result.roles.values()):
+            lines.append(f"{row.name}: found nothing {empty} times")
         lines += [f"{row.name}: {count} times: {error}" for error, count in row.result.errors.most_common(5)]
     return "\n".join(lines)
+
+
+def by_role(row: Row) -> list[Row]:
+    """Return a row, and one for each role if there are several; of these, the processors' time is not known."""
+    roles = row.result.roles if len(row.result.roles) > 1 else {}
+    return [
+        row,
+        *(
+            Row(name=f"{row.name}: {name}", result=Result(seconds=row.result.seconds, roles={name: score}))
+            for name, score in roles.items()
+        ),
+    ]
 
 
 def document(row: Row) -> dict[str, Any]:
@@ -63,14 +77,6 @@ def document(row: Row) -> dict[str, Any]:
         "memory_bytes": {name: used.memory for name, used in result.used.items()},
         "found_nothing": sum(score.empty for score in result.roles.values()),
         "errors": dict(result.errors),
-        "roles": {
-            name: {
-                "operations": score.operations,
-                "messages": score.messages,
-                "latencies_ms": {f"p{percent:g}": at(score.latencies, percent) for percent in PERCENTILES},
-            }
-            for name, score in result.roles.items()
-        },
     }
 
 

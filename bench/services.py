@@ -49,9 +49,12 @@ def store(wanted: str, folder: Path) -> Iterator[Store]:
         yield Store(name=wanted, uri=f"sqlite:///{folder / 'hermod.db'}")
     elif wanted in STORES:
         # The tests know how; this needs what they need, which a service elsewhere does not.
-        import pytest
+        try:
+            import pytest
 
-        from tests import servers
+            from tests import servers
+        except ModuleNotFoundError as absent:
+            raise NotHere(f"starting {wanted} needs {absent.name}: pip install 'hermod[test]'") from absent
 
         make = {"redis": servers.redis_server, "mongodb": servers.mongodb_server}[wanted]
         try:

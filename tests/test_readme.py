@@ -62,7 +62,7 @@ class Step:
 
 def steps(page: Path) -> list[Step]:
     found = blocks(page)
-    following = [*found[1:], Block("", "")]
+    following = [*found, Block("", "")][1:]
     return [
         Step(block, after.text if after.language == "text" else "")
         for block, after in zip(found, following, strict=True)

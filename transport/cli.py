@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import click
 
 import queues
+from transport.cli_bench import bench
 from transport.cli_pools import flavor, pool
 from transport.cli_start import (
     SERVER_FLAGS,
@@ -280,6 +281,7 @@ def revoke_token(token_id: str, config: Path | None, **given: object) -> None:
 hermod.add_command(backup)
 hermod.add_command(restore)
 hermod.add_command(migrate)
+hermod.add_command(bench)
 hermod.add_command(pool)
 hermod.add_command(flavor)
 hermod.add_command(subscription)

@@ -7,7 +7,7 @@ import pytest
 import structlog
 
 from bench import hotpath, rest
-from bench.yardsticks.sqlite import BareQueue
+from bench.yardsticks.sqlite import Rows
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +21,7 @@ def _restored_log():
 
 
 def test_the_yardstick_claims_and_deletes_what_was_posted(tmp_path):
-    with closing(BareQueue(tmp_path / "bare.db")) as queue:
+    with closing(Rows(f"sqlite:///{tmp_path}/bare.db")) as queue:
         queue.post(10)
 
         assert queue.take(10) == 10
