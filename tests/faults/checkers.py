@@ -167,7 +167,7 @@ def answers(history: History) -> Verdict:
     unavailable = 0
     for each in history:
         status = each.answered.get("status", 0)
-        unavailable += status == 503
+        unavailable += status == 503 and each.name != "delivery"
         meant = each.name == "delivery" or status in _REFUSALS.get(each.name, ())
         if status >= 400 and status != 503 and not meant:
             problems.append(f"{each.process} of {each.tenant}: {each.name} was answered with {status}")

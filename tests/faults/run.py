@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -77,7 +78,7 @@ def run(options: Options) -> Report:
                 load.close()
                 (options.folder / "logs").write_text(world.logs())
             for name, code in world.end().items():
-                if code != 0:
+                if code not in (0, -signal.SIGTERM):  # one that was just started dies of the signal
                     history.note("world", "exit", node=name, code=code)
             for failure in load.failures:
                 history.note("load", "failure", reason=failure)
