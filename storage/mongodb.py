@@ -56,6 +56,8 @@ from storage.mongodb_link import BY_CLAIM, CLAIMED, DELAYED, READY, Document, Mo
 from storage.mongodb_listener import MongoListener
 from storage.mongodb_queue import (
     NEVER,
+    NO_CHANGE,
+    Change,
     QueueHeader,
     QueueWork,
     QueueWriters,
@@ -75,6 +77,8 @@ from storage.mongodb_steps import (
     messages_of,
     remember,
     remove,
+    remove_claimed,
+    remove_free,
     repeated,
     settle,
     settle_some,
@@ -159,7 +163,13 @@ class MongoMessages:
                 remember(work, queue, once, first, len(messages), now)
             return Posted(ids=ids_from(queue, first, len(messages)))
 
-        return self._writers.write(address, step)
+        lives = [(message.life_from(now), message.delay) for message in messages]
+        due = min(
+            (min(life.expires, now + delay * 1000) if delay else life.expires for life, delay in lives),
+            default=NEVER,
+        )
+        count = len(messages)
+        return self._writers.write(address, step, guess=Change(last=count, free=count, news=count, due=due))
 
     def subscribe(self, address: Address, stamp: str) -> None:
         """Note that there are subscribers; see the port."""
@@ -226,6 +236,12 @@ class MongoMessages:
         """Delete one message; see the port."""
 
         def step(work: QueueWork, queue: QueueHeader) -> None:
+            if (
+                claim_id is not None
+                and queue.move is None
+                and remove_claimed(work, queue, [message_id], claim_id)
+            ):
+                return
             for found in locate(work, queue, [message_id]):
                 holder = found.get("c")
                 if holder != claim_id:
@@ -234,7 +250,8 @@ class MongoMessages:
                     raise MessageClaimed
                 remove(work, queue, [found])
 
-        self._change(address, now, step, absent=None)
+        guess = Change(free=-1) if claim_id is None else Change(claimed=-1)
+        self._change(address, now, step, absent=None, guess=guess)
 
     def delete_many(
         self,
@@ -245,15 +262,19 @@ class MongoMessages:
         claim_ids: Collection[str] | None = None,
     ) -> None:
         """Delete messages by id; see the port."""
-        wanted = list(ids)
+        wanted = set(ids)
 
         def step(work: QueueWork, queue: QueueHeader) -> None:
+            if claim_ids is None and queue.move is None:
+                if remove_claimed(work, queue, wanted) < len(wanted):
+                    remove_free(work, queue, wanted)
+                return
             found = locate(work, queue, wanted)
             if claim_ids is not None and any(each.get("c", None) not in (None, *claim_ids) for each in found):
                 raise MessageClaimed
             remove(work, queue, found)
 
-        self._change(address, now, step, absent=None)
+        self._change(address, now, step, absent=None, guess=Change(claimed=-len(wanted)))
 
     def pop(self, address: Address, limit: int, *, now: int) -> Popped:
         """Remove and return the first messages that are free; see the port."""
@@ -265,7 +286,7 @@ class MongoMessages:
             messages = [queue.message(each) for each in found]
             return Popped(messages=messages, sealed_next=len(found) < len(ready))
 
-        return self._change(address, now, step, absent=Popped(messages=[]))
+        return self._change(address, now, step, absent=Popped(messages=[]), guess=Change(free=-limit))
 
     def claim(self, address: Address, lease: Lease, *, now: int) -> Claimed:
         """Lease the first messages that are free; see the port."""
@@ -286,7 +307,8 @@ class MongoMessages:
                 return Claimed(claim=None, dead_lettered=buried)
             return Claimed(claim=take_lease(work, queue, ready, lease, now), dead_lettered=buried)
 
-        return self._change(address, now, step, absent=Claimed(claim=None))
+        guess = Change(free=-lease.limit, claimed=lease.limit, due=now + lease.ttl * 1000)
+        return self._change(address, now, step, absent=Claimed(claim=None), guess=guess)
 
     def read_claim(self, address: Address, claim_id: str, *, now: int) -> Claim:
         """Return a live claim; see the port."""
@@ -472,7 +494,13 @@ class MongoMessages:
             self._writers.write(address, lambda work: settle_some(work, now, _BATCH))
 
     def _change(
-        self, address: Address, now: int, change: Callable[[QueueWork, QueueHeader], T], *, absent: T
+        self,
+        address: Address,
+        now: int,
+        change: Callable[[QueueWork, QueueHeader], T],
+        *,
+        absent: T,
+        guess: Change = NO_CHANGE,
     ) -> T:
         def step(work: QueueWork) -> T:
             queue = work.queue()
@@ -483,7 +511,7 @@ class MongoMessages:
                 settle(work, queue, now, _BATCH)
             return change(work, queue)
 
-        return self._writers.write(address, step)
+        return self._writers.write(address, step, guess=guess)
 
     def _clear_abandoned(self, limit: int) -> int:
         """Delete what purged and dropped queues, and moves, left: about `limit` things; return how many."""

@@ -12,12 +12,13 @@ import secrets
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from threading import Lock
-from typing import Final, TypeVar
+from typing import Final, Generic, TypeVar
 
-from pymongo import InsertOne, UpdateOne
+from pymongo import UpdateOne
 from pymongo.client_session import ClientSession
 from pymongo.database import Database
 
+from queues.crashes import reach
 from queues.errors import HermodError, QueueMoved
 from queues.identity import message_id, new_generation, place_of
 from queues.models import Address, Message
@@ -77,18 +78,66 @@ class QueueHeader:
         )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Change:
+    """What a step most likely does to the header of its queue, so that reading the header can write it at once."""
+
+    last: int = 0  # by how much these grow
+    free: int = 0
+    claimed: int = 0
+    news: int = 0
+    due: int = NEVER  # what falls due
+
+    def __add__(self, other: Change) -> Change:
+        """Return the change that both make."""
+        return Change(
+            last=self.last + other.last,
+            free=self.free + other.free,
+            claimed=self.claimed + other.claimed,
+            news=self.news + other.news,
+            due=min(self.due, other.due),
+        )
+
+    def update(self) -> Document:
+        """Return how to write it."""
+        grown = {"last": self.last, "free": self.free, "claimed": self.claimed, "news": self.news}
+        update: Document = {"$inc": {"rev": 1} | {name: by for name, by in grown.items() if by}}
+        return update if self.due == NEVER else update | {"$min": {"due": self.due}}
+
+    def written(self, queue: QueueHeader) -> Document:
+        """Return what the changing part of a header is after that."""
+        return _changing(queue) | {
+            "last": queue.last + self.last,
+            "free": queue.free + self.free,
+            "claimed": queue.claimed + self.claimed,
+            "news": queue.news + self.news,
+            "due": min(queue.due, self.due),
+        }
+
+
+NO_CHANGE: Final = Change()
+
+
 class QueueWork:
     """One transaction on one queue, and on its dead-letter queue where messages move there.
 
-    New messages and the header are written once, at the end.
+    New messages are written once, at the end; so is a header, unless the `guess` about it was right.
     """
 
-    def __init__(self, database: Database[Document], session: ClientSession, address: Address) -> None:
+    def __init__(
+        self,
+        database: Database[Document],
+        session: ClientSession,
+        address: Address,
+        guess: Change = NO_CHANGE,
+    ) -> None:
         self.database = database
         self.session = session
         self._address = address
+        self._guess = guess
         self._queues: dict[Address, QueueHeader] = {}
-        self._new: list[InsertOne[Document]] = []
+        self._written: dict[Address, Document] = {}  # the changing part of a header, as it is written
+        self._new: list[Document] = []
         self._touched: dict[tuple[str, str], int] = {}  # by move and key; the rev of the change
 
     def queue(self, address: Address | None = None) -> QueueHeader | None:
@@ -105,12 +154,14 @@ class QueueWork:
         """Return a queue's header as `queue` does, shut or not."""
         address = address or self._address
         if address not in self._queues:
+            guess = self._guess if address == self._address else NO_CHANGE
             found = self.database.queue.find_one_and_update(
-                {"_id": queue_key(address)}, {"$inc": {"rev": 1}}, session=self.session
+                {"_id": queue_key(address)}, guess.update(), session=self.session
             )
             if found is None:
                 return None
-            self._queues[address] = header_of(address, found)
+            self._queues[address] = queue = header_of(address, found)
+            self._written[address] = guess.written(queue)
         return self._queues[address]
 
     def create(self, address: Address, *, generation: str | None = None) -> QueueHeader:
@@ -124,6 +175,7 @@ class QueueWork:
             claimed=0,
             due=NEVER,
         )
+        self._written[address] = _changing(queue)
         document = {"_id": queue_key(address), "gen": queue.gen, "rev": 0, **_changing(queue)}
         self.database.queue.insert_one(document, session=self.session)
         self._queues[address] = queue
@@ -131,7 +183,7 @@ class QueueWork:
 
     def insert(self, document: Document) -> None:
         """Insert a message at the end of the transaction."""
-        self._new.append(InsertOne(document))
+        self._new.append(document)
 
     def touch(self, queue: QueueHeader, kind: str, keys: Iterable[object]) -> None:
         """Note that things changed, if the queue is about to move: `m` places, `c` claims, `o` idempotency keys."""
@@ -154,7 +206,7 @@ class QueueWork:
     def flush_messages(self) -> None:
         """Insert the messages that wait for it, since a statement is about to look for them."""
         if self._new:
-            self.database.message.bulk_write(self._new, session=self.session)
+            self.database.message.insert_many(self._new, session=self.session)
             self._new = []
 
     def forget(self, queue: QueueHeader) -> None:
@@ -164,18 +216,18 @@ class QueueWork:
     def flush(self) -> None:
         """Write what waits to be written."""
         self.flush_messages()
+        reach("mongodb.half-written")
         if self._touched:
             notes = [
                 UpdateOne({"_id": {"m": move, "k": key}}, {"$set": {"n": rev}}, upsert=True)
                 for (move, key), rev in self._touched.items()
             ]
             self.database.touched.bulk_write(notes, session=self.session)
-        writes = [
-            UpdateOne({"_id": queue_key(queue.address)}, {"$set": _changing(queue)})
-            for queue in self._queues.values()
-        ]
-        if writes:
-            self.database.queue.bulk_write(writes, session=self.session)
+        for address, queue in self._queues.items():
+            changed = _changing(queue)
+            if changed != self._written[address]:
+                key = {"_id": queue_key(address)}
+                self.database.queue.update_one(key, {"$set": changed}, session=self.session)
 
 
 def queue_key(address: Address) -> Document:
@@ -228,6 +280,17 @@ def place_in(key: str) -> int:
     return int(key[16:], 16)
 
 
+@dataclass(frozen=True, slots=True)
+class _Guessed(Generic[T]):
+    """A step, and what it most likely does to the header."""
+
+    run: Callable[[QueueWork], T]
+    guess: Change
+
+    def __call__(self, work: QueueWork) -> T:
+        return self.run(work)
+
+
 class QueueWriters:
     """Runs steps on queues, each queue's one after the other, several in a transaction where they wait."""
 
@@ -236,8 +299,11 @@ class QueueWriters:
         self._lock = Lock()
         self._groups: dict[Address, tuple[GroupCommit[QueueWork], int]] = {}  # with how many use it
 
-    def write(self, address: Address, step: Callable[[QueueWork], T]) -> T:
-        """Run a step in a transaction that other threads' steps on the same queue may share."""
+    def write(self, address: Address, step: Callable[[QueueWork], T], *, guess: Change = NO_CHANGE) -> T:
+        """Run a step in a transaction that other threads' steps on the same queue may share.
+
+        A `guess` about what it does to the queue's header spares a statement if it is right.
+        """
         with self._lock:
             group, users = self._groups.get(address) or (
                 GroupCommit(lambda jobs: self._commit(address, jobs), timeout=self._link.timeout),
@@ -245,7 +311,7 @@ class QueueWriters:
             )
             self._groups[address] = (group, users + 1)
         try:
-            return group.run(step)
+            return group.run(_Guessed(step, guess))
         finally:
             with self._lock:
                 group, users = self._groups[address]
@@ -255,8 +321,10 @@ class QueueWriters:
                     self._groups[address] = (group, users - 1)
 
     def _commit(self, address: Address, jobs: Sequence[Job[QueueWork, object]]) -> None:
+        guess = sum((job.step.guess for job in jobs if isinstance(job.step, _Guessed)), NO_CHANGE)
+
         def run(session: ClientSession) -> None:
-            work = QueueWork(self._link.database, session, address)
+            work = QueueWork(self._link.database, session, address, guess)
             for job in jobs:
                 if not job.start():
                     continue
@@ -266,5 +334,7 @@ class QueueWriters:
                 except HermodError as error:  # a step refuses before it changes anything
                     job.error = error
             work.flush()
+            reach("mongodb.before-commit")
 
         self._link.transaction(run)
+        reach("mongodb.after-commit")

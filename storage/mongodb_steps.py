@@ -100,6 +100,29 @@ def remove(work: QueueWork, queue: QueueHeader, found: Sequence[Document]) -> No
     queue.free -= len(found) - claimed
 
 
+def remove_claimed(
+    work: QueueWork, queue: QueueHeader, ids: Iterable[str], claim_id: str | None = None
+) -> int:
+    """Delete those of the messages that are claimed, by that claim or by any, of a queue that is not about to move.
+
+    Returns how many they were.
+    """
+    claimed = {"st": CLAIMED, **({} if claim_id is None else {"c": claim_id})}
+    count = _remove_where(work, queue, ids, claimed)
+    queue.claimed -= count
+    return count
+
+
+def remove_free(work: QueueWork, queue: QueueHeader, ids: Iterable[str]) -> None:
+    """Delete those of the messages that are not claimed, of such a queue."""
+    queue.free -= _remove_where(work, queue, ids, {"st": {"$in": [READY, DELAYED]}})
+
+
+def _remove_where(work: QueueWork, queue: QueueHeader, ids: Iterable[str], state: Document) -> int:
+    wanted = {"_id": {"$in": queue.places(ids)}, **state}
+    return work.database.message.delete_many(wanted, session=work.session).deleted_count
+
+
 def bury(work: QueueWork, queue: QueueHeader, doomed: Sequence[Document], dead: DeadLetter, now: int) -> None:
     """Move messages to the end of their dead-letter queue."""
     target = work.queue(dead.address) or work.create(dead.address)
