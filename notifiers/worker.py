@@ -26,6 +26,7 @@ from notifiers.breaker import Breaker, BreakerSettings, Circuit, circuits_of
 from notifiers.outcome import Delivery, Kind, Notifier, Outcome
 from notifiers.room import Gate, Shares, Turns
 from queues.bodies import parse as parse_body
+from queues.crashes import reach
 from queues.errors import HermodError, StoreError
 from queues.filters import Filter
 from queues.filters import parse as parse_filter
@@ -292,14 +293,17 @@ class Worker:
 
     async def _deliver(self, batch: Batch, jobs: Sequence[_Job]) -> None:
         """Make the deliveries of a batch, and settle it; or give it back, if there is no time to begin."""
+        reach("notifier.taken")
         course = _Course(time.monotonic())
         parts = [jobs[first : first + _PART] for first in range(0, len(jobs), _PART)]
         await asyncio.gather(*(self._deliver_in_turn(batch.pool, part, course) for part in parts))
         if parts and not course.begun:
             await self._give_back(batch)
             return
+        reach("notifier.kept")
         everything = [ticket.id for ticket in batch.tickets] + [each.id for each in batch.pending]
         await self._call(partial(self._deliveries.settle, batch, everything))
+        reach("notifier.settled")
 
     async def _deliver_in_turn(self, pool: str, jobs: Sequence[_Job], course: _Course) -> None:
         """Make some deliveries of a batch when there is room for them, and before its lease can end."""
@@ -325,6 +329,7 @@ class Worker:
                 task.cancel()
             await asyncio.gather(*attempts, return_exceptions=True)
             raise
+        reach("notifier.attempted")
         slow = [task for task in waiting if attempts[task].started]
         for task in slow:
             self._note_slow(attempts[task])
@@ -333,6 +338,7 @@ class Worker:
         for task in waiting.difference(slow):
             task.cancel()
             kept += await self._put_off(attempts[task])
+        reach("notifier.concluded")
         hold = round(self._settings.timeout + _MARGIN)
         ids = await self._keep(pool, [*((attempts[task].pending, hold) for task in slow), *kept])
         for task, id_ in zip(slow, ids, strict=False):

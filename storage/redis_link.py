@@ -30,6 +30,7 @@ from redis.exceptions import NoScriptError, RedisError
 from redis.retry import Retry
 from redis.sentinel import MasterNotFoundError, SentinelConnectionPool
 
+from queues.crashes import reach
 from queues.errors import StoreUnavailable, StoreUnsupported
 from queues.models import Durability
 from storage.layouts import make_ready
@@ -122,6 +123,7 @@ class RedisLink:
 
     def script(self, script: str, key: str, *argument: object) -> list[Any]:
         """Do so whatever the layout of the data is."""
+        reach("redis.before-script")
         blob = msgpack.packb(argument, use_bin_type=False)
         with vendor_errors():
             digest = self._digests.get(script)
@@ -132,6 +134,7 @@ class RedisLink:
             except NoScriptError:
                 # The server forgets scripts when it restarts; sent whole, it learns them again.
                 packed = self._call(script, key, ("EVAL", self._source(script), 1, key, blob))
+        reach("redis.after-script")
         answer: list[Any] = msgpack.unpackb(packed, raw=True)
         return answer
 

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from queues.crashes import reach
 from queues.errors import HermodError, StoreDamaged, StoreUnavailable, StoreUnsupported
 from storage.group_commit import GroupCommit, Job
 from storage.sqlite_damage import MIB, OPEN, damaged, examine, refuse_half
@@ -156,7 +157,9 @@ class SqliteFile:
                 job.error = error
                 execute("ROLLBACK TO job")
             execute("RELEASE job")
+        reach("sqlite.before-commit")
         execute("COMMIT")
+        reach("sqlite.after-commit")
 
     def _open_writer(self) -> sqlite3.Connection:
         writer = self._connect()

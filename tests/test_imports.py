@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "transport": {"transport", "queues"},
 }
 COMPOSITION_ROOT = "transport.wiring"
-READS_ENVIRONMENT = "transport.settings"
+READS_ENVIRONMENT = ("transport.settings.", "queues.crashes.")  # the latter for tests alone
 DRAWERS = {"common", "helper", "helpers", "misc", "util", "utils"}
 
 Modules = Mapping[str, ast.Module]  # dotted name -> syntax tree
@@ -58,7 +58,7 @@ def environment_readers(modules: Modules) -> list[str]:
     return [
         module
         for module, tree in modules.items()
-        if not f"{module}.".startswith(f"{READS_ENVIRONMENT}.") and reads_environment(tree)
+        if not f"{module}.".startswith(READS_ENVIRONMENT) and reads_environment(tree)
     ]
 
 
