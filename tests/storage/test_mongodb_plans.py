@@ -143,6 +143,7 @@ def _ready(deep: Deep, batch: int) -> Sequence[str]:
 
 
 def _worn(deep: Deep, batch: int) -> None:
+    deep.queue.other("dead").fill(1)
     worn(deep.queue, batch)
 
 
