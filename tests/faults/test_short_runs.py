@@ -23,5 +23,5 @@ def test_every_promise_is_kept_under_faults(store: str, tmp_path: Path) -> None:
     report = run(options)
     assert report.valid, f"the history is in {options.folder}\n{report.text()}"
     acknowledged = [each for each in chosen(report.history, "post") if each.outcome == "ok"]
-    assert len(acknowledged) > 100, "there was hardly any load"
+    assert len(acknowledged) > 20, "there was hardly any load"
     assert report.document()["faults injected"] >= 3
