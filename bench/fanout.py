@@ -10,11 +10,16 @@ import secrets
 import socket
 import statistics
 import time
+from collections.abc import Callable, Mapping
 from contextlib import closing
+from functools import partial
 
+from bench import rest
 from bench.arrivals import Arrivals, receiving
+from bench.connection import Connection
 from bench.report import Figure, against
-from bench.services import notifier
+from bench.rest import Target
+from bench.services import notifier, serving
 from queues.models import Address, Caller
 from queues.service.messages import Draft
 from queues.service.subscriptions import Terms
@@ -41,7 +46,7 @@ def measure(uri: str, *, seconds: float) -> list[Figure]:
     """Measure on the store of a URI, which other processes can open."""
     settings = Settings(store=uri)
     with closing(open_service(settings)) as service:
-        costs = _cost_of_posts(service)
+        costs = _cost_of_posts(service, uri)
         with receiving() as (port, steady), notifier(uri):
             time.sleep(_START)
             _steady(service, port, LEAST_RATE / 2, seconds)
@@ -77,31 +82,59 @@ def measure(uri: str, *, seconds: float) -> list[Figure]:
     ]
 
 
-def _cost_of_posts(service: Service, rounds: int = 400) -> list[Figure]:
+def _cost_of_posts(service: Service, uri: str, rounds: int = 400) -> list[Figure]:
     plain, told = _address("plain"), _address("told")
     service.subscriptions.create(told, Terms(subscriber="http://127.0.0.1:9/"))
-    figures = []
-    for batch in (1, _BATCH):
-        times: dict[Address, list[float]] = {plain: [], told: []}
-        for number in range(rounds):
-            for address in (plain, told) if number % 2 else (told, plain):
-                start = time.perf_counter()
-                service.messages.post(_CALLER, address, _drafts(batch))
-                times[address].append((time.perf_counter() - start) * 1e6)
-        without, with_ = (statistics.median(times[address]) for address in (plain, told))
-        figures.append(
-            Figure(
-                table="A post within the process, with a subscriber against without; HTTP comes on top of both",
-                load=f"post of {batch}",
-                columns={"without, µs": without, "with, µs": with_},
-                ratio=with_ / without,
-                at_most=DEAREST if batch == 1 else None,
+    within = {
+        batch: {
+            address: partial(service.messages.post, _CALLER, address, _drafts(batch))
+            for address in (plain, told)
+        }
+        for batch in (1, _BATCH)
+    }
+    with (
+        serving("transport", "api", "--store", uri, "--workers", "1") as (url, _),
+        closing(Connection(Target(url=url, project=_CALLER.project))) as client,
+    ):
+        over_http = {
+            batch: {
+                address: partial(client.ask, rest.post(batch, queue=address.queue))
+                for address in (plain, told)
+            }
+            for batch in (1, _BATCH)
+        }
+        figures = [
+            _cost(name, posts, rounds, goal)
+            for batch in (1, _BATCH)
+            for name, posts, goal in (
+                (f"post of {batch}, as a client sees it", over_http[batch], DEAREST),
+                (f"post of {batch}, HTTP left out", within[batch], None),
             )
-        )
+        ]
     for address in (plain, told):
         service.queues.delete(address)
         service.subscriptions.purge(address)
     return figures
+
+
+def _cost(
+    load: str, posts: Mapping[Address, Callable[[], object]], rounds: int, goal: float | None
+) -> Figure:
+    """Compare posts to the first of two queues with posts to the second, which has a subscriber."""
+    times: dict[Address, list[float]] = {address: [] for address in posts}
+    for number in range(rounds):
+        for address, post in list(posts.items())[:: 1 if number % 2 else -1]:
+            start = time.perf_counter()
+            post()
+            times[address].append((time.perf_counter() - start) * 1e6)
+    without, with_ = (statistics.median(each) for each in times.values())
+    return Figure(
+        table="A post with a subscriber against one without",
+        load=load,
+        columns={"without, µs": without, "with, µs": with_},
+        ratio=with_ / without,
+        at_most=goal,
+    )
 
 
 def _crowd(service: Service, uri: str, *, hangs: bool) -> Arrivals:
