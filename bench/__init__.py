@@ -1,5 +1,4 @@
 """Load programs, each named for its load, and the conditions they were measured under.
 
-`python -m bench` runs a short version of everything; docs/explanation/performance.md
-says how to read it.
+`hermod bench` runs them; docs/reference/bench.md says what they do and how they measure.
 """

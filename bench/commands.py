@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -56,7 +57,7 @@ bench.add_command(run)
 @click.option("--slices", default=3, show_default=True, help="How many of them each load has.")
 @click.option(
     "--rounds",
-    default=40,
+    default=60,
     show_default=True,
     help="How often operations on a deep queue are timed; 0: never.",
 )
@@ -67,12 +68,20 @@ def _goals(stores: Sequence[str], seconds: float, slices: int, rounds: int, json
 
     effort = contest.Effort(seconds=seconds, slices=slices, rounds=rounds)
     found: dict[str, Measured | str] = {}
-    for store in stores:
-        try:
-            found[store] = measured = contest.measure(store, effort)
-        except services.NotHere as reason:
-            found[store] = f"could not run: {reason}"
-        else:
+    with click.progressbar(
+        length=len(stores) * contest.STEPS,
+        label="goals",
+        file=sys.stderr,
+        item_show_func=lambda done: done or "",
+    ) as bar:
+        for store in stores:
+            try:
+                found[store] = contest.measure(store, effort, lambda done: bar.update(1, done))
+            except services.NotHere as reason:
+                found[store] = f"could not run: {reason}"
+                bar.update(contest.STEPS)
+    for store, measured in found.items():
+        if not isinstance(measured, str):
             click.echo(f"{stated(measured.conditions)}\n\n{contest.text(store, measured)}\n")
     click.echo(goals.text(found))
     if json_file is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,6 +46,9 @@ BARE: Mapping[str, Mapping[str, Mapping[str, str]]] = {
     "sqlite": {load.name: {"sqlite3": "rows"} for load in LOADS.values()},
 }
 
+#: How often `measure` tells how far it has come.
+STEPS = len(LOADS) + 1
+
 #: How deep the large queue is.
 DEEP: Mapping[str, int] = {"redis": 1_000_000, "mongodb": 200_000, "sqlite": 200_000}
 
@@ -72,8 +75,8 @@ class Measured:
     depth: list[Figure]  # empty if it was left out
 
 
-def measure(name: str, effort: Effort) -> Measured:
-    """Measure on a new store of a name; raises NotHere."""
+def measure(name: str, effort: Effort, told: Callable[[str], object] = lambda _: None) -> Measured:
+    """Measure on a new store of a name, and tell each of the `STEPS` when it is done; raises NotHere."""
     with (
         TemporaryDirectory(prefix="hermod-bench-") as folder,
         services.store(name, Path(folder)) as store,
@@ -91,11 +94,15 @@ def measure(name: str, effort: Effort) -> Measured:
                     "seconds": effort.seconds,
                 },
             )
-            trials = _trials(store, Path(folder), driver, effort)
-        return Measured(conditions=found, trials=trials, depth=_depth(store, Path(folder), effort))
+            trials = _trials(store, Path(folder), driver, effort, told)
+        figures = _depth(store, Path(folder), effort)
+        told(f"{name}, depth")
+        return Measured(conditions=found, trials=trials, depth=figures)
 
 
-def _trials(store: Store, folder: Path, driver: Driver, effort: Effort) -> dict[str, dict[str, Row]]:
+def _trials(
+    store: Store, folder: Path, driver: Driver, effort: Effort, told: Callable[[str], object]
+) -> dict[str, dict[str, Row]]:
     flags = ("--workers", str(WORKERS), "--threads", str(THREADS))
     stock = round(_FASTEST[store.name] * (effort.seconds + 0.5))
     with (
@@ -104,16 +111,17 @@ def _trials(store: Store, folder: Path, driver: Driver, effort: Effort) -> dict[
         yardsticks(store, folder, clients, flags) as others,
     ):
         service = Served(clients, url, {"server": [process], **store.used()}, driver.messages)
-        return {
-            name: take_turns(
+        found = {}
+        for name, load in LOADS.items():
+            found[name] = take_turns(
                 {SERVICE: service, **others[load.name]},
                 load,
                 seconds=effort.seconds,
                 slices=effort.slices,
                 stock=stock,
             )
-            for name, load in LOADS.items()
-        }
+            told(f"{store.name}, {name}")
+        return found
 
 
 @contextmanager

@@ -24,10 +24,11 @@ class Documents:
         """Close the connections."""
         self._client.close()
 
-    def prepare(self, _stock: int) -> None:
-        """Empty it."""
+    def prepare(self, stock: int) -> None:
+        """Empty it, and fill in so many messages."""
         self._messages.drop()
-        self._messages.insert_one(self._document())
+        for start in range(0, max(stock, 1), 1000):
+            self.post(min(1000, max(stock, 1) - start))
 
     def post(self, count: int) -> None:
         """Insert documents."""
@@ -36,9 +37,10 @@ class Documents:
         else:
             self._messages.insert_many([self._document() for _ in range(count)])
 
-    def take(self, _count: int) -> int:
-        """Raise: this is about posts."""
-        raise NotImplementedError
+    def take(self, count: int) -> int:
+        """Read the oldest documents, then delete them."""
+        ids = [found["_id"] for found in self._messages.find({}, {"_id": 1}, sort=[("_id", 1)], limit=count)]
+        return self._messages.delete_many({"_id": {"$in": ids}}).deleted_count
 
     def _document(self) -> dict[str, Any]:
         now = time.time_ns() // 1_000_000

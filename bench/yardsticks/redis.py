@@ -12,8 +12,11 @@ _STREAM = "bare:stream"
 _LIST = "bare:list"
 _GROUP = "bare"
 _LUA = """
-local place = redis.call('INCR', KEYS[2])
-redis.call('RPUSH', KEYS[1], place .. ' ' .. ARGV[1])
+local place
+for _, body in ipairs(ARGV) do
+    place = redis.call('INCR', KEYS[2])
+    redis.call('RPUSH', KEYS[1], place .. ' ' .. body)
+end
 return place
 """
 
@@ -72,22 +75,24 @@ class Lua:
         """Close the connections."""
         self._client.close()
 
-    def prepare(self, _stock: int) -> None:
-        """Empty it."""
+    def prepare(self, stock: int) -> None:
+        """Empty it, and fill in so many messages."""
         self._client.delete(_LIST)
+        for start in range(0, stock, 1000):
+            self.post(min(1000, stock - start))
 
     def post(self, count: int) -> None:
-        """Append a message, which has to be one."""
-        assert count == 1
-        self.append(self._body)
+        """Append messages, all of them by one call."""
+        self.append(*[self._body] * count)
 
-    def take(self, _count: int) -> int:
-        """Raise: this is about posts."""
-        raise NotImplementedError
+    def take(self, count: int) -> int:
+        """Take messages away from the front."""
+        found: Any = self._client.lpop(_LIST, count)
+        return len(found or ())
 
-    def append(self, document: bytes) -> int:
-        """Append a document and return its place."""
-        place: int = self._append(keys=[_LIST, f"{_LIST}:last"], args=[document])
+    def append(self, *documents: bytes) -> int:
+        """Append documents and return the place of the last."""
+        place: int = self._append(keys=[_LIST, f"{_LIST}:last"], args=documents)
         return place
 
 

@@ -11,7 +11,9 @@ from click.testing import CliRunner
 
 from bench.commands import bench
 from bench.commands_run import WORKLOADS
+from bench.goals import GOALS
 from bench.services import serving
+from tests import servers
 from transport.cli import hermod
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "bench.md").read_text(encoding="utf-8")
@@ -88,6 +90,19 @@ def test_a_service_that_does_not_answer_is_told_in_a_line():
 
     assert result.exit_code == 1
     assert result.stderr.splitlines()[-1].startswith("Error: ")
+
+
+@pytest.mark.parametrize("required", ["", "redis"])
+def test_a_store_that_is_not_to_be_had_is_told_in_its_rows(monkeypatch, required):
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    monkeypatch.setattr(servers, "_bundled", lambda *_: None)
+    monkeypatch.setenv("HERMOD_TEST_REQUIRE", required)
+
+    result = CliRunner().invoke(hermod, ["bench", "goals", "--store", "redis"])
+
+    assert result.exit_code == 0, result.output
+    assert result.stdout.count("could not run: ") == len(GOALS["redis"])
+    assert "redis-server" in result.stdout
 
 
 def test_without_a_checkout_the_command_says_what_it_needs(monkeypatch):

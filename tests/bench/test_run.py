@@ -73,5 +73,6 @@ def test_subscribers_hear_of_every_message(place):
     heard = {row.name: row.result for row in found.rows}
     assert list(heard) == ["webhook", "posts to webhooks", "websocket", "posts to websockets"]
     for kind in ("webhook", "websocket"):
-        assert heard[kind].messages == 2 * 5 * 6
+        posts = heard[f"posts to {kind}s"].roles["post"].latencies.total_count
+        assert heard[kind].messages == 2 * 5 * posts > 0
         assert not heard[kind].errors
