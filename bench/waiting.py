@@ -83,8 +83,8 @@ def _waiting(setting: Setting, queues: list[str]) -> Iterator[None]:
 def _wait_on(selector: selectors.BaseSelector, over: threading.Event, trouble: list[str]) -> None:
     """Have everybody wait again who was answered."""
     start = time.monotonic()
-    while not over.is_set() and not trouble:
-        for key, _ in selector.select(0.2):
+    while (answered := selector.select(0.2)) or not over.is_set():
+        for key, _ in answered:
             connection, wire = key.data
             answer = connection.receive()
             if answer is None:

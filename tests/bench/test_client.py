@@ -116,7 +116,7 @@ def test_a_closed_loop_waits_politely_and_sees_a_stall_once():
         tally = work(order(server.target, seconds=0.8))
 
     assert 1 <= slow(tally) < 10
-    assert tally.counts["post"].operations > 20
+    assert tally.counts["post"].operations >= 10
 
 
 def test_what_is_never_answered_is_an_error_and_as_late_as_it_was():

@@ -5,7 +5,9 @@ from dataclasses import replace
 import pytest
 
 from bench import fan_out, growth, waiting
+from bench.rest import Target
 from bench.run import CEILING, requests
+from bench.services import serving
 from bench.setup import Wish, setting
 
 SHORT = Wish(workload="post", processes=1, connections=(2,), seconds=0.3, warm_up=0.0, stock=50, waiters=4)
@@ -62,9 +64,11 @@ def test_clients_wait_while_others_work(place):
 
 
 def test_a_service_that_lets_nobody_wait_is_found_out(place):
-    with pytest.raises(RuntimeError, match="was to wait"), waiting._waiting(place, [place.queue]):
-        place.fill(1)
-    place.drop()
+    with serving("bench.canned") as (url, _):
+        impatient = replace(place, target=Target(url=url))
+
+        with pytest.raises(RuntimeError, match="was to wait"), waiting._waiting(impatient, ["a", "b"]):
+            pass
 
 
 def test_subscribers_hear_of_every_message(place):
