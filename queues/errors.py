@@ -242,6 +242,28 @@ class Unsealable(HermodError):
     code = "no-encryption-key"
 
 
+class Overloaded(HermodError):
+    """More is asked of the service than it can do now."""
+
+    code = "overloaded"
+
+
+class TooManyRequests(HermodError):
+    """The project asks for more than it may in so short a time."""
+
+    code = "too-many-requests"
+
+    def __init__(self, message: str | None = None, *, seconds: int = 1) -> None:
+        super().__init__(message)
+        self.seconds = seconds  # after which it may ask again
+
+
+class QuotaExceeded(HermodError):
+    """The project has as much as it may have."""
+
+    code = "quota-exceeded"
+
+
 class StoreError(HermodError):
     """The store cannot be used."""
 

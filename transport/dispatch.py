@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 import msgspec
 import structlog
 
-from queues.errors import HermodError
+from queues.errors import HermodError, Overloaded
 from queues.models import Caller
 from transport.problems import INTERNAL, Problem, problem_of
 from transport.service import Service
@@ -50,6 +50,7 @@ def dispatch(service: Service, operation: Operation[A, R], caller: Caller, read:
     """
 
     def work() -> R:
+        service.rates.request(caller.project)
         if operation.rule is not None:
             service.access.check(operation.rule, caller)
         return operation.run(service, caller, read())
@@ -71,6 +72,7 @@ def attempt(operation: str, work: Callable[[], R]) -> Reply[R]:
 def explain(operation: str, error: HermodError) -> Problem:
     """Return what a client is told of an error, and log what an operator must know of it."""
     problem = problem_of(error)
-    if problem.status >= 500:
+    # Of too much work an entry for each would make more.
+    if problem.status >= 500 and not isinstance(error, Overloaded):
         _log.error("operation refused", operation=operation, reason=str(error))
     return problem

@@ -104,6 +104,9 @@ _TABLE: Mapping[type[HermodError], tuple[int, str]] = {
     errors.Denied: (403, "Not authorized"),
     errors.Unauthenticated: (401, "Unauthorized"),
     errors.BadSignature: (404, "404 Not Found"),
+    errors.QuotaExceeded: (403, "Quota exceeded"),
+    errors.TooManyRequests: (429, "Too many requests"),
+    errors.Overloaded: (503, "Service temporarily unavailable"),
     errors.TrustsUnavailable: (503, "Service temporarily unavailable"),
     errors.Unsealable: (503, "Service temporarily unavailable"),
     errors.StoreError: (503, "Service temporarily unavailable"),
@@ -131,6 +134,8 @@ def problem_of(error: HermodError) -> Problem:
         # What exactly failed is for the operator's log.
         description = f"The request cannot be served now. Please retry in {_RETRY_AFTER} seconds."
         headers["Retry-After"] = str(_RETRY_AFTER)
+    elif isinstance(error, errors.TooManyRequests):
+        headers["Retry-After"] = str(error.seconds)
     elif status == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="hermod"'
     elif isinstance(error, errors.BadSignature):

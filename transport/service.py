@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from queues.rates import Rates
 from queues.service.claims import ClaimService
 from queues.service.confirmations import ConfirmationService
 from queues.service.dead_letters import DeadLetterService
@@ -18,6 +19,7 @@ from queues.service.pools import PoolService
 from queues.service.presence import PresenceService
 from queues.service.pushes import PushService
 from queues.service.queues import QueueService
+from queues.service.quotas import QuotaService
 from queues.service.subscriptions import SubscriptionService
 from queues.service.tokens import TokenService
 from queues.service.waiting import WaitingRoom
@@ -42,6 +44,8 @@ class Service:
 
     settings: Settings
     access: AccessPolicy
+    rates: Rates
+    quotas: QuotaService
     pools: PoolService
     flavors: FlavorService
     moving: MovingService

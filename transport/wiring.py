@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from queues.errors import HermodError
 from queues.ports import Driver, Stores, Trusts
+from queues.rates import Rates
 from queues.sealing import KeyRing
 from queues.service.catalogue import QUEUE, TOPIC, Catalogue, Kind
 from queues.service.claims import ClaimService
@@ -24,6 +25,7 @@ from queues.service.pools import PoolService
 from queues.service.presence import PresenceService
 from queues.service.pushes import PushService
 from queues.service.queues import QueueService
+from queues.service.quotas import Census, QuotaService
 from queues.service.subscriptions import SubscriptionService
 from queues.service.tokens import TokenService
 from queues.service.waiting import WaitingRoom
@@ -95,9 +97,13 @@ def assemble(
     def declared(kind: Kind) -> tuple[Catalogue, QueueService]:
         catalogue = Catalogue(records, pools, limits, kind=kind, cache_age=cache_age, patience=timeout)
         can_encrypt = bool(settings.encryption.keys)
-        return catalogue, QueueService(catalogue, pools, flavors, limits, can_encrypt=can_encrypt)
+        quota = settings.quota.queues
+        return catalogue, QueueService(
+            catalogue, pools, flavors, limits, can_encrypt=can_encrypt, quota=quota
+        )
 
     def close() -> None:
+        quotas.close()
         if trusts is not None:
             trusts.close()
         stores.close()
@@ -118,6 +124,15 @@ def assemble(
         lease=notifier.lease,
     )
     presence = PresenceService(records, clock)
+    quotas = QuotaService(
+        Census(
+            lambda project, after: records.scan(QUEUE.record, project, after=after, limit=500),
+            lambda address: queues.stats(address)[0].total if settings.most_messages else 0,
+            lambda address: len(subscriptions.all(address)) if settings.quota.subscriptions else 0,
+        ),
+        messages=settings.most_messages,
+        subscriptions=settings.quota.subscriptions,
+    )
     subscriptions = SubscriptionService(
         records,
         catalogue,
@@ -126,6 +141,7 @@ def assemble(
         clock,
         forget=deliveries.drop,
         is_here=presence.is_here,
+        allow=quotas.subscribe,
         trusts=trusts,
     )
     confirmations = ConfirmationService(
@@ -141,6 +157,10 @@ def assemble(
     return Service(
         settings=settings,
         access=AccessPolicy(settings.access),
+        rates=Rates(
+            requests=settings.rate.requests, messages=settings.rate.messages, saved=settings.rate.burst
+        ),
+        quotas=quotas,
         pools=pools,
         flavors=flavors,
         moving=MovingService(records, pools, catalogue, dead_letters),
@@ -155,7 +175,13 @@ def assemble(
         topics=declared(TOPIC)[1],
         messages=MessageService(queues, catalogue, limits, keys, window=settings.idempotency.window),
         claims=ClaimService(catalogue, dead_letters, limits, keys),
-        waiting=WaitingRoom(catalogue, seats=settings.api.waiters, hands=settings.api.threads),
+        waiting=WaitingRoom(
+            catalogue,
+            seats=settings.api.waiters,
+            hands=settings.api.threads,
+            backlog=settings.api.backlog,
+            patience=settings.api.patience,
+        ),
         health=HealthService(records, pools),
         tokens=TokenService(records, driver.messages.clock),
         signer=signer,

@@ -96,7 +96,7 @@ class DeadLetterService:
         if stored != way.end:
             with suppress(StoreError):  # it is safe in the annex, from where the janitor will take it
                 self._forward(way.pool, stored, way.end)
-        elif self._queues.ensure(way.end, beside=way.pool).pool != way.pool:
+        elif self._queues.ensure(way.end, beside=way.pool, bounded=False).pool != way.pool:
             # The queue was deleted and declared elsewhere just now.
             self._forward(way.pool, stored, way.end)
 

@@ -20,6 +20,7 @@ from queues.errors import (
     InvalidChange,
     NoPool,
     QueueNotFound,
+    QuotaExceeded,
 )
 from queues.limits import Limits, page_limit
 from queues.metadata import apply_changes, parse_changes, validate, with_defaults
@@ -47,7 +48,11 @@ class Listing:
 
 
 class QueueService:
-    """Declares, describes, lists and removes queues, or topics, as the kind of the catalogue has it."""
+    """Declares, describes, lists and removes queues, or topics, as the kind of the catalogue has it.
+
+    `quota` is how many a project may have, 0 for any number. Those who declare one at the same time may
+    have one more each.
+    """
 
     def __init__(
         self,
@@ -57,23 +62,26 @@ class QueueService:
         limits: Limits,
         *,
         can_encrypt: bool,
+        quota: int = 0,
     ) -> None:
         self._catalogue = catalogue
         self._pools = pools
         self._flavors = flavors
         self._limits = limits
         self._can_encrypt = can_encrypt
+        self._quota = quota
         self._subscribed = _Subscribed()
 
     def create(self, address: Address, metadata: JsonObject) -> bool:
         """Declare a queue; false, and nothing changed, if it exists.
 
         Raises Invalid for reserved attributes that break the rules and for a flavor
-        that the project has not, or whose pools take no queue; NoPool.
+        that the project has not, or whose pools take no queue; NoPool; QuotaExceeded.
         """
         self._check(metadata)
         if self._catalogue.find(address) is not None:
             return False
+        self._check_quota(address.project)
         flavor = self._flavor(metadata)
         if flavor is not None:
             try:
@@ -83,15 +91,17 @@ class QueueService:
                 raise Invalid(f"The attribute _flavor is not acceptable: {error}") from error
         return self._declare(Queue(address=address, metadata=metadata), lambda: self._pools.choose(flavor))
 
-    def ensure(self, address: Address, *, beside: str = "") -> Queue:
+    def ensure(self, address: Address, *, beside: str = "", bounded: bool = True) -> Queue:
         """Declare a queue without metadata unless it exists; return it.
 
-        It goes to the pool `beside` if that takes queues.
+        It goes to the pool `beside` if that takes queues. Raises QuotaExceeded, if the quota is to bound it.
         """
         while True:
             queue = self._catalogue.find(address)
             if queue is not None:
                 return queue
+            if bounded:
+                self._check_quota(address.project)
             self._declare(Queue(address=address, metadata={}), partial(self._choose, beside))
 
     def append(
@@ -105,9 +115,10 @@ class QueueService:
     ) -> Posted:
         """Store messages, and declare the queue if it is new: in the pool `beside` if that takes queues.
 
-        `announce` makes the tickets by which subscribers, if there are any, will be told.
+        `announce` makes the tickets by which subscribers, if there are any, will be told; what nobody
+        is told of is the service's own business, to which no quota applies.
 
-        Raises KeyReused.
+        Raises KeyReused, QuotaExceeded.
         """
 
         def post(place: Place, *, create: bool, subscribed: bool) -> tuple[str, Posted]:
@@ -123,12 +134,12 @@ class QueueService:
             ):  # nothing was posted since it was declared, or it was deleted just now
                 return self._fan_out(address, partial(post, create=False))[1]
         while True:
-            self.ensure(address, beside=beside)
+            self.ensure(address, beside=beside, bounded=announce is not None)
             # Subscriptions outlive their queue.
             self._subscribed.put(address, announce is not None and self._catalogue.subscribed(address))
             pool, posted = self._fan_out(address, partial(post, create=True))
             # Somebody may have deleted it in between, and it may be elsewhere now.
-            if self.ensure(address, beside=pool).pool == pool:
+            if self.ensure(address, beside=pool, bounded=False).pool == pool:
                 return posted
 
     def _fan_out(self, address: Address, post: Callable[..., tuple[str, Posted]]) -> tuple[str, Posted]:
@@ -222,6 +233,10 @@ class QueueService:
         """Remove all messages and claims; the queue and its metadata stay."""
         stored = self._catalogue.stored(address)
         self._catalogue.at(address, lambda place: place.store.purge(stored, now=place.now))
+
+    def _check_quota(self, project: str) -> None:
+        if self._quota and self.count(project) >= self._quota:
+            raise QuotaExceeded(f"The project may have {self._quota} {self._catalogue.kind.record}s.")
 
     def _declare(self, queue: Queue, choose: Callable[[], str]) -> bool:
         """Store a new queue's record; false if there is one of its name."""

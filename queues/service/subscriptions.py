@@ -62,7 +62,8 @@ class SubscriptionService:
 
     `clock` gives ms since the epoch. `forget` drops what is known of the deliveries of a
     subscription that is gone, by its queue and id. `is_here` tells whether a process
-    that serves connections is alive. Without `trusts` nobody can be subscribed who
+    that serves connections is alive. `allow` raises QuotaExceeded for a project that has
+    as many as it may have. Without `trusts` nobody can be subscribed who
     wants a token.
     """
 
@@ -76,6 +77,7 @@ class SubscriptionService:
         *,
         forget: Callable[[Address, str], None],
         is_here: Callable[[str], bool],
+        allow: Callable[[str], None],
         trusts: Trusts | None = None,
     ) -> None:
         self._records = records
@@ -85,6 +87,7 @@ class SubscriptionService:
         self._clock = clock
         self._forget = forget
         self._is_here = is_here
+        self._allow = allow
         self._schemes = SCHEMES if trusts is None else (*SCHEMES, *TRUSTING)
         self._trusts = TrustKeeper(trusts)
 
@@ -113,7 +116,8 @@ class SubscriptionService:
         connected has confirmed by that. By the caller's `token` of Keystone's a trust is made for
         subscribers that want tokens.
 
-        Raises Invalid; SubscriberTaken if it has one that is confirmed; what `Trusts.create` raises.
+        Raises Invalid; QuotaExceeded; SubscriberTaken if it has one that is confirmed; what
+        `Trusts.create` raises.
         """
         if terms.subscriber is None:
             raise Invalid("Missing parameter subscriber in body.")
@@ -131,6 +135,7 @@ class SubscriptionService:
         if is_trusting(subscription.subscriber):
             there = self._holder(subscription)  # whose trust is there already
         if there is None:
+            self._allow(address.project)
             trust = self._trusts.grant(subscription.subscriber, token, expires=subscription.expires)
             subscription = replace(subscription, options=with_trust(subscription.options, trust))
         self._queues.ensure(address)

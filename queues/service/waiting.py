@@ -18,6 +18,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from threading import Event, Lock, Semaphore
 from typing import Generic, Protocol, TypeAlias, TypeVar, Union
 
+from queues.errors import Overloaded
 from queues.limits import MAX_WAIT, check_range
 from queues.models import Address
 from queues.ports import MessageStore
@@ -101,7 +102,10 @@ class Line:
 
 
 class WaitingRoom:
-    """The lines of a process: `seats` is how many of its threads may wait at once, `hands` how many may work."""
+    """The lines of a process: `seats` is how many of its threads may wait at once, `hands` how many may work.
+
+    Of those that would work, `backlog` may stand in line, for `patience` seconds each.
+    """
 
     def __init__(
         self,
@@ -109,11 +113,16 @@ class WaitingRoom:
         *,
         seats: int,
         hands: int,
+        backlog: int = 500,
+        patience: float = 5.0,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
         self._catalogue = catalogue
         self._seats = Semaphore(seats)
         self._hands = Semaphore(hands)
+        self._backlog = backlog
+        self._patience = patience
+        self._standing = 0  # in line for a hand
         self.timer = timer
         self._lock = Lock()
         self._lines: dict[Address, Line] = {}
@@ -162,9 +171,28 @@ class WaitingRoom:
 
     @contextmanager
     def busy(self) -> Iterator[None]:
-        """Be one of the threads that work: of those that do not wait there are `hands` at once at most."""
-        with self._hands:
+        """Be one of the threads that work: of those that do not wait there are `hands` at once at most.
+
+        Raises Overloaded where the line is too long, or has been for too long.
+        """
+        if not self._hands.acquire(blocking=False):
+            self._stand_in_line()
+        try:
             yield
+        finally:
+            self._hands.release()
+
+    def _stand_in_line(self) -> None:
+        with self._lock:
+            if self._standing >= self._backlog:
+                raise Overloaded
+            self._standing += 1
+        try:
+            if not self._hands.acquire(timeout=self._patience):
+                raise Overloaded
+        finally:
+            with self._lock:
+                self._standing -= 1
 
     @contextmanager
     def idle(self) -> Iterator[None]:

@@ -5,18 +5,30 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from contextlib import closing
+from typing import Any
 
 import pytest
 from gunicorn.workers.gthread import ThreadWorker  # type: ignore[import-untyped]
 
-from transport.wsgi.server import PatientWorker
+from transport.wsgi import worker as worker_module
+from transport.wsgi.connection import PatientSocket
+from transport.wsgi.worker import PatientWorker
 
 
 class Connection:
-    """What gunicorn has of a client."""
+    """A client whose requests have a byte each."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    read_ahead = False
+
+    def __init__(self, sock: PatientSocket) -> None:
         self.sock = sock
+
+    def receive(self, _most: int) -> bool:
+        return True
+
+
+class App:
+    most_body = 1000
 
 
 @pytest.fixture
@@ -37,12 +49,14 @@ def worker() -> PatientWorker:
     worker: PatientWorker = object.__new__(PatientWorker)  # without gunicorn's arbiter
     worker.alive = True
     worker._queued = set()
+    worker.app = App()
     return worker
 
 
 @pytest.fixture
 def pair() -> Iterator[tuple[socket.socket, Connection]]:
-    client, server = socket.socketpair()
+    client, other = socket.socketpair()
+    server = PatientSocket(fileno=other.detach())
     with closing(client), closing(server):
         yield client, Connection(server)
 
@@ -83,3 +97,54 @@ def test_a_thread_is_given_back_when_the_process_ends(worker, served, pair):
     worker.alive = False
     assert worker.handle(conn) is True
     assert served == [b"a"]
+
+
+def test_a_thread_is_given_back_when_a_request_is_not_all_there(worker, served, pair, monkeypatch):
+    _client, conn = pair
+    monkeypatch.setattr(conn, "receive", lambda _most: False)
+    assert worker.handle(conn) is worker_module._UNREAD
+    assert served == []
+
+
+def test_a_thread_is_given_back_when_an_answer_is_not_read_at_once(worker, served, pair):
+    client, conn = pair
+    client.sendall(b"ab")
+    conn.sock.unsent = bytearray(b"the rest")
+    assert worker.handle(conn) is True
+    assert served == [b"a"]
+
+
+def test_what_a_client_does_not_read_at_once_is_kept_and_sent_later(pair):
+    client, conn = pair
+    answer = bytes(range(256)) * 20_000
+
+    conn.sock.sendall(b"head")
+    conn.sock.sendall(answer)
+    conn.sock.sendall(b"end")
+
+    assert conn.sock.unsent
+    received = bytearray()
+    while not conn.sock.send_on():
+        received += client.recv(65536)
+    conn.sock.shutdown(socket.SHUT_WR)
+    while piece := client.recv(65536):
+        received += piece
+    assert received == b"head" + answer + b"end"
+    assert conn.sock.unsent is None
+
+
+def test_who_has_waited_longest_is_let_go_first():
+    ward = worker_module.Ward(10)
+    ward.since = {"a": 0.0, "b": 5.0, "c": 6.0}
+    assert overdue(ward, 9.9) == []
+    assert overdue(ward, 15.0) == ["a", "b"]
+    assert list(ward.since) == ["c"]
+
+
+def overdue(ward: Any, now: float) -> list[str]:
+    """Let those go that take too long."""
+    gone = []
+    for each in ward.overdue(now):
+        gone.append(each)
+        del ward.since[each]
+    return gone

@@ -10,6 +10,7 @@ from queues.limits import MIN_TTL
 from queues.models import Address, Caller, Posted
 from queues.service.messages import Draft
 from transport.dispatch import Operation
+from transport.operations.messages import admit
 from transport.operations.queues import address_of
 from transport.schemas.events import EventsPost
 from transport.service import Service
@@ -20,7 +21,9 @@ _EVENT = b"event"  # source and id say whether an event is a repeat, not what el
 def event_post(service: Service, caller: Caller, args: EventsPost) -> Posted:
     """Store events as messages, each once, however often it is sent."""
     address = address_of(caller, args.queue_name)
-    return store_events(service, caller, address, read(args.content_type, args.headers, args.body))
+    events = list(read(args.content_type, args.headers, args.body))
+    admit(service, caller, len(events))
+    return store_events(service, caller, address, events)
 
 
 def store_events(service: Service, caller: Caller, address: Address, events: Iterable[Event]) -> Posted:

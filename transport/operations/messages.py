@@ -30,7 +30,14 @@ def message_post(service: Service, caller: Caller, args: MessagePost) -> Posted:
         for draft in args.messages
     ]
     address = address_of(caller, args.queue_name)
+    admit(service, caller, len(drafts))
     return service.messages.post(caller, address, drafts, key=args.idempotency_key)
+
+
+def admit(service: Service, caller: Caller, messages: int) -> None:
+    """Count messages that are about to be posted. Raises TooManyRequests, QuotaExceeded."""
+    service.rates.post(caller.project, messages)
+    service.quotas.post(caller.project, messages)
 
 
 def message_list(service: Service, caller: Caller, args: MessageList) -> Awaited[Page]:

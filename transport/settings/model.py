@@ -27,6 +27,8 @@ from transport.settings import checks
 Bind: TypeAlias = Annotated[str, AfterValidator(checks.bind)]
 Seconds: TypeAlias = Annotated[int, Field(ge=1, le=checks.MAX_SECONDS)]
 Interval: TypeAlias = Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)]
+Rate: TypeAlias = Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)]
+Quota: TypeAlias = Annotated[int, Field(ge=0, le=2**53)]
 BaseUrl: TypeAlias = Annotated[str, AfterValidator(checks.base_url)]
 Origin: TypeAlias = Annotated[str, AfterValidator(checks.origin)]
 SigningKey: TypeAlias = Annotated[SecretStr, AfterValidator(checks.signing_key)]
@@ -78,6 +80,17 @@ class ApiSettings(Listening):
         description="Requests of one worker that may wait for messages (wait=SECONDS) at a time, beside those that it"
         " handles; more than these are answered at once.",
     )
+    backlog: int = Field(
+        default=500,
+        ge=0,
+        le=10_000,
+        description="Requests of one worker that may stand in line while all its threads are busy; more than these are"
+        " refused at once (503).",
+    )
+    patience: Interval = Field(
+        default=5.0,
+        description="Seconds that a request may stand in line; then it is refused (503), for its client may be gone.",
+    )
     graceful_timeout: Seconds = Field(
         default=30,
         description="Seconds that requests in flight have to finish when the service is told to stop.",
@@ -105,6 +118,16 @@ class WebsocketSettings(Listening):
     )
     threads: int = Field(
         default=16, ge=1, le=512, description="Threads per worker process that wait for the store."
+    )
+    backlog: int = Field(
+        default=1000,
+        ge=0,
+        le=1_000_000,
+        description="Frames of one worker that may stand in line while all its threads are busy; more than these are"
+        " refused at once (503).",
+    )
+    patience: Interval = Field(
+        default=5.0, description="Seconds that a frame may stand in line; then it is refused (503)."
     )
     connections: int = Field(
         default=10_000, ge=1, le=1_000_000, description="Connections per worker process; more are refused."
@@ -228,6 +251,42 @@ class IdempotencySettings(Section):
     window: Seconds = Field(
         default=600,
         description="Seconds during which a post repeated with the same Idempotency-Key is recognised.",
+    )
+
+
+class RateSettings(Section):
+    """How fast each project may go, in each process; 0 bounds nothing."""
+
+    requests: Rate = Field(
+        default=0.0,
+        description="Requests, and frames over websockets, of a project in a second; more are refused (429).",
+    )
+    messages: Rate = Field(
+        default=0.0,
+        description="Messages, and events, that a project posts in a second; more are refused (429).",
+    )
+    burst: Interval = Field(
+        default=2.0,
+        description="Seconds' worth of these rates that a project which did less may catch up on at once.",
+    )
+
+
+class QuotaSettings(Section):
+    """How much each project may have; 0 bounds nothing."""
+
+    queues: Quota = Field(
+        default=0, description="Queues of a project, and as many topics; more are refused (403)."
+    )
+    subscriptions: Quota = Field(
+        default=0, description="Subscriptions of a project, to all its queues; more are refused (403)."
+    )
+    messages: Quota = Field(
+        default=0, description="Messages of a project, in all its queues; more are refused (403)."
+    )
+    bytes: Quota = Field(
+        default=0,
+        description="Bytes that the messages of a project may take, if each has as many as one may have"
+        " (limits.max_messages_post_size): it bounds their number to the quotient.",
     )
 
 
@@ -514,6 +573,8 @@ class Settings(Section):
     signed_url: SignedUrlSettings = SignedUrlSettings()
     encryption: EncryptionSettings = EncryptionSettings()
     idempotency: IdempotencySettings = IdempotencySettings()
+    rate: RateSettings = RateSettings()
+    quota: QuotaSettings = QuotaSettings()
     cache: CacheSettings = CacheSettings()
     storage: StorageSettings = StorageSettings()
     janitor: JanitorSettings = JanitorSettings()
@@ -553,6 +614,20 @@ class Settings(Section):
                 " could be asked, and nobody would be told anything"
             )
         return self
+
+    @model_validator(mode="after")
+    def _a_message_has_room(self) -> Settings:
+        if 0 < self.quota.bytes < self.limits.max_messages_post_size:
+            raise ValueError(
+                "quota.bytes should be at least limits.max_messages_post_size, for a message may have as many"
+            )
+        return self
+
+    @property
+    def most_messages(self) -> int:
+        """How many messages a project may have; 0 for any number."""
+        by_size = self.quota.bytes // self.limits.max_messages_post_size
+        return min(filter(None, (self.quota.messages, by_size)), default=0)
 
     @model_validator(mode="after")
     def _memory_is_not_shared(self) -> Settings:

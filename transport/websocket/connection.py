@@ -56,6 +56,10 @@ class Host(Protocol):
     def call(self, work: Callable[[], T], /) -> asyncio.Future[T]:
         """Run something that waits for a store in a thread."""
 
+    @property
+    def crowded(self) -> bool:
+        """Whether no more requests may stand in line for a thread."""
+
     def check_in(self) -> object:
         """See to it that the process counts as alive. Raises StoreError."""
 
@@ -106,7 +110,7 @@ class Connection:
                     break
                 self._heard = time.monotonic()
                 self._handling = True
-                handled = await self._node.call(partial(self._session.handle, payload))
+                handled = await self._handle(payload)
                 if isinstance(handled, Waiting):
                     handled = await self._wait(handled)
                 if handled.first is not None:
@@ -120,6 +124,13 @@ class Connection:
             await self._say_goodbye()
         except falcon.WebSocketDisconnected as end:
             _log.debug("disconnected", connection=self.id, code=end.code)
+
+    async def _handle(self, payload: Payload) -> Handled | Waiting:
+        """Handle a request in a thread, unless too many others wait for one."""
+        if self._node.crowded:
+            return self._session.refuse(payload)
+        until = time.monotonic() + self._node.settings.patience
+        return await self._node.call(partial(self._session.handle, payload, until))
 
     async def _next(self) -> Payload:
         """Return the next request; raises WebSocketDisconnected."""

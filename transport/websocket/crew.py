@@ -28,6 +28,11 @@ class Crew:
         self._busy = 0  # calls that are not answered yet
         self._called = False  # whether the loop is about to take what is done
 
+    @property
+    def line(self) -> int:
+        """How many calls have no thread yet."""
+        return max(0, self._busy - self._most)
+
     def call(self, work: Callable[[], T], /) -> asyncio.Future[T]:
         """Run something in a thread."""
         future: asyncio.Future[T] = self._loop.create_future()

@@ -114,6 +114,11 @@ class Node:
             raise RuntimeError("The node has not started.")
         return self._crew.call(work)
 
+    @property
+    def crowded(self) -> bool:
+        """Whether no more requests may stand in line for a thread."""
+        return self._crew is not None and self._crew.line >= self.settings.backlog
+
     def check_in(self) -> bool:
         """Give a sign of life, unless one was given just now; tells whether the last one was in time."""
         if time.monotonic() - self._seen < INTERVAL / 2:

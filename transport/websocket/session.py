@@ -6,6 +6,8 @@ connection itself happens when its reply is on its way: see `Handled.then`.
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -22,6 +24,7 @@ from queues.errors import (
     ClaimNotHeld,
     Invalid,
     MessageNotFound,
+    Overloaded,
     SubscriberTaken,
     Unauthenticated,
 )
@@ -42,7 +45,7 @@ from transport.auth import (
 )
 from transport.dispatch import Reply, attempt, dispatch
 from transport.operations.queues import address_of
-from transport.problems import INTERNAL, Problem
+from transport.problems import INTERNAL, Problem, problem_of
 from transport.service import Service
 from transport.websocket import frames
 from transport.websocket.actions import Action, Answer, created, removed, taken
@@ -144,10 +147,19 @@ class Session:
         self._strategy = strategy(self.service.settings.auth_strategy, self.service.tokens)
         self._trusting = isinstance(self._strategy, NoAuthentication)
 
-    def handle(self, payload: Payload) -> Handled | Waiting:
-        """Handle a request; raises nothing."""
+    def handle(self, payload: Payload, until: float = math.inf) -> Handled | Waiting:
+        """Handle a request, unless that begins too late (monotonic seconds); raises nothing."""
+        if time.monotonic() > until:
+            return self.refuse(payload)
         try:
             return self._handle(frames.read(payload))
+        except FrameRefused as refusal:
+            return _refused(refusal.frame, refusal)
+
+    def refuse(self, payload: Payload) -> Handled:
+        """Refuse a request, for there is too much to do; raises nothing."""
+        try:
+            return _told(frames.read(payload), problem_of(Overloaded()))
         except FrameRefused as refusal:
             return _refused(refusal.frame, refusal)
 
@@ -191,6 +203,7 @@ class Session:
 
     def _act_here(self, own: Own, frame: Frame, caller: Caller, body: Any) -> Handled:  # noqa: ANN401 - see Own
         """Do what is about this connection."""
+        self.service.rates.request(caller.project)
         self._check_size(frame)
         return own.run(self, frame, caller, body)
 

@@ -27,7 +27,8 @@ _log = structlog.stdlib.get_logger("hermod.request")
 _NAMES = {"queue_name": InvalidName, "topic_name": InvalidTopicName}
 _FORM = "application/x-www-form-urlencoded"
 _JSON = "application/json"
-_OPEN = ("/", "/v2")  # what discovery asks for, with no headers at all
+OPEN = ("/", "/v2")  # what discovery asks for, with no headers at all
+REFUSAL = "hermod.refusal"  # where a request has the error with which it is refused, whatever it asks for
 
 
 class Gate:
@@ -48,7 +49,9 @@ class Gate:
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=context.request_id)
         response.set_header("X-OpenStack-Request-Id", context.request_id)
-        if request.path in _OPEN or request.method == "OPTIONS":
+        if REFUSAL in request.env:
+            raise request.env[REFUSAL]
+        if request.path in OPEN or request.method == "OPTIONS":
             return
         headers: Headers = request.get_header
         if request.get_header("URL-Signature") is not None:
@@ -66,7 +69,7 @@ class Gate:
         params: dict[str, Any],
     ) -> None:
         """Check the headers of a request whose path is known."""
-        if request.path in _OPEN or request.method == "OPTIONS":
+        if request.path in OPEN or request.method == "OPTIONS":
             return
         if (request.content_type or "").lower() == _FORM and request.content_length is not None:
             raise FormEncoded

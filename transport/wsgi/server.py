@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-import select
-import socket
-import struct
 import threading
-from typing import TYPE_CHECKING, Any
+import time
+from typing import TYPE_CHECKING
 
-from gunicorn.workers.gthread import ThreadWorker  # type: ignore[import-untyped]
+import structlog
 
+from queues.errors import Overloaded
 from transport.janitor import run_janitor
 from transport.server import GunicornServer
 from transport.wsgi.app import create_app
+from transport.wsgi.gate import OPEN, REFUSAL
+from transport.wsgi.worker import PatientWorker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from typing import Any
 
     from transport.service import Service
     from transport.settings import Settings
 
 _CONNECTIONS = 1000  # kept open by one worker at a time, beside those that it serves
-_READ_TIMEOUT = 10  # seconds without a byte after which a client is given up
-_LINGER = 5.0  # ms that a thread stays with a client that has its answer
+_SPARE = 16  # threads that refuse what is too much, and show what waits for no store
+_SILENCE = 10.0  # seconds between two entries of the log that there is too much
 _JANITOR_END = 5.0  # seconds that a step of the janitor's may take when the process ends
+_DOCUMENTS = frozenset((*OPEN, "/v2/"))  # what waits for no store
+
+_log = structlog.get_logger()
 
 
 class RestServer(GunicornServer):
@@ -41,7 +46,8 @@ class RestServer(GunicornServer):
     def options(self) -> Mapping[str, object]:
         """Return what is special about this service."""
         api = self.settings.api
-        threads = api.threads + api.waiters
+        # Whoever stands in line has a thread already, which costs nothing before there is a line.
+        threads = api.threads + api.waiters + api.backlog + _SPARE
         return {
             "bind": api.bind,
             "worker_class": PatientWorker,
@@ -56,6 +62,12 @@ class RestServer(GunicornServer):
     def connections_setting(self) -> str:
         """The setting that says how many connections a worker may have, beside a thousand."""
         return "api.waiters"
+
+    @property
+    def most_body(self) -> int:
+        """How many bytes the body of a request may have."""
+        limits = self.settings.limits
+        return max(limits.max_messages_post_size, limits.max_queue_metadata)
 
     def application(self, service: Service) -> Callable[..., object]:
         """Build the application of a worker."""
@@ -74,13 +86,38 @@ class RestServer(GunicornServer):
 
 
 def _at_work(service: Service, app: Callable[..., object]) -> Callable[..., object]:
-    """Let no more threads work at once than were asked for: those beyond are there to wait."""
+    """Let no more threads work at once than were asked for, and refuse what would stand in line for too long."""
+    complaint = _Complaint()
 
-    def bounded(environ: object, start_response: object) -> object:
-        with service.waiting.busy():
+    def bounded(environ: dict[str, Any], start_response: object) -> object:
+        if environ["PATH_INFO"] in _DOCUMENTS:
+            return app(environ, start_response)
+        try:
+            with service.waiting.busy():
+                return app(environ, start_response)
+        except Overloaded as refusal:
+            complaint.note()
+            environ[REFUSAL] = refusal
             return app(environ, start_response)
 
     return bounded
+
+
+class _Complaint:
+    """Says in the log that requests are refused, but not for each of them."""
+
+    def __init__(self) -> None:
+        self._refused = 0
+        self._said = -_SILENCE
+
+    def note(self) -> None:
+        """Count one more; a few may be lost where threads meet."""
+        self._refused += 1
+        now = time.monotonic()
+        if now - self._said >= _SILENCE:
+            self._said = now
+            _log.warning("more requests than can be served", refused=self._refused)
+            self._refused = 0
 
 
 class _JanitorThread:
@@ -97,39 +134,3 @@ class _JanitorThread:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join(_JANITOR_END)
-
-
-class PatientWorker(ThreadWorker):  # type: ignore[misc]
-    """A worker whose threads do not wait forever for clients that stop sending, and stay with those that go on."""
-
-    def __init__(self, *args: Any, **named: Any) -> None:  # noqa: ANN401 - gunicorn's
-        super().__init__(*args, **named)
-        self._queued: set[Any] = set()  # connections that have no thread yet
-
-    def enqueue_req(self, conn: Any) -> None:  # noqa: ANN401 - gunicorn has no types
-        """Bound every read from the connection, and hand it to a thread."""
-        seconds = struct.pack("ll", _READ_TIMEOUT, 0)
-        conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, seconds)
-        self._queued.add(conn)
-        super().enqueue_req(conn)
-
-    def handle(self, conn: Any) -> Any:  # noqa: ANN401 - gunicorn has no types
-        """Serve a request, and those that follow it at once: a third of what serving costs is to change threads."""
-        self._queued.discard(conn)
-        goes_on = super().handle(conn)
-        while goes_on is True and self._follows(conn):
-            goes_on = super().handle(conn)
-        return goes_on
-
-    def _follows(self, conn: Any) -> bool:  # noqa: ANN401 - gunicorn has no types
-        """Tell whether the client says something more within a moment in which nobody else needs the thread."""
-        if self._queued or not self.alive:
-            return False
-        poll = select.poll()  # takes any descriptor, as select does not
-        poll.register(conn.sock, select.POLLIN)
-        return bool(poll.poll(_LINGER))
-
-    def handle_exit(self, *signal: Any) -> None:  # noqa: ANN401 - gunicorn has no types
-        """Begin to end: whoever waits for messages waits no longer."""
-        super().handle_exit(*signal)
-        self.app.let_go()
