@@ -10,6 +10,7 @@ from threading import Lock
 
 from queues.errors import TooManyRequests
 
+_NOTHING = 1e-9  # what arithmetic leaves over
 _MOST = 10_000  # projects that are remembered, those that did something last
 
 
@@ -33,6 +34,8 @@ class Buckets:
             level, since = self._levels.pop(project, (self._burst, now))
             level = min(self._burst, level + (now - since) * self._rate)
             missing = min(count, self._burst) - level
+            if missing < _NOTHING:
+                missing = 0.0
             self._levels[project] = (level if missing > 0 else level - count, now)
             if len(self._levels) > _MOST:
                 self._levels.popitem(last=False)

@@ -2,9 +2,8 @@
 
 Queues are counted when one is declared. Messages and subscriptions are counted queue by queue,
 which takes too long for a request, so a thread counts them now and then, as long as the project
-adds any; in between this process adds what it lets pass. So a quota may be overshot by what is let
-pass while it is counted, and by other processes between two counts, and what was deleted makes
-room with the next count.
+adds any; in between this process adds what it lets pass. So a quota may be overshot by what other
+processes let pass between two counts, and what was deleted makes room with the next count.
 """
 
 from __future__ import annotations
@@ -37,6 +36,7 @@ class Has:
 @dataclass(kw_only=True)
 class _Account:
     has: Has
+    added: Has  # of that, since the count that is under way began
     due: float = 0.0  # monotonic seconds; when it is to be counted again
     counting: bool = False
 
@@ -102,6 +102,7 @@ class QuotaService:
                 raise QuotaExceeded(f"The project may have {self._most.messages} messages.")
             with self._lock:
                 account.has.messages += messages
+                account.added.messages += messages
 
     def subscribe(self, project: str) -> None:
         """Count a subscription that is to be made. Raises QuotaExceeded."""
@@ -111,6 +112,7 @@ class QuotaService:
                 raise QuotaExceeded(f"The project may have {self._most.subscriptions} subscriptions.")
             with self._lock:
                 account.has.subscriptions += 1
+                account.added.subscriptions += 1
 
     def close(self) -> None:
         """Count no more."""
@@ -121,13 +123,14 @@ class QuotaService:
     def _account(self, project: str) -> _Account:
         """Return what is known of a project, and have it counted if that is old."""
         with self._lock:
-            account = self._accounts.pop(project, None) or _Account(has=Has())
+            account = self._accounts.pop(project, None) or _Account(has=Has(), added=Has())
             self._accounts[project] = account
             if len(self._accounts) > _MOST:
                 self._accounts.popitem(last=False)
             if account.counting or self._closed or self._timer() < account.due:
                 return account
             account.counting = True
+            account.added = Has()
         self._run(lambda: self._recount(project, account))
         return account
 
@@ -140,7 +143,11 @@ class QuotaService:
         took = self._timer() - begun
         with self._lock:
             if found is not None:
-                account.has = found
+                has, added = account.has, account.added
+                account.has = Has(
+                    messages=_now(found.messages, has.messages, added.messages),
+                    subscriptions=_now(found.subscriptions, has.subscriptions, added.subscriptions),
+                )
             account.due = self._timer() + max(_AGE, _SHARE * took)
             account.counting = False
 
@@ -150,3 +157,8 @@ class QuotaService:
                 self._threads = ThreadPoolExecutor(1, thread_name_prefix="quotas")
         with suppress(RuntimeError):  # it was closed just now
             self._threads.submit(work)
+
+
+def _now(found: int, has: int, added: int) -> int:
+    """Return what there is, when so much was found, and added meanwhile: that may have been found, too, or not."""
+    return max(found, min(found + added, has))
