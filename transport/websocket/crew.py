@@ -30,8 +30,8 @@ class Crew:
 
     @property
     def line(self) -> int:
-        """How many calls have no thread yet."""
-        return max(0, self._busy - self._most)
+        """How many calls have no thread yet; less than 0 where threads are free."""
+        return self._busy - self._most
 
     def call(self, work: Callable[[], T], /) -> asyncio.Future[T]:
         """Run something in a thread."""
