@@ -10,7 +10,7 @@ import heapq
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tests.faults.caller import Caller
@@ -28,7 +28,8 @@ PRODUCERS = 2  # of each tenant; the first one repeats, with a key, what was not
 CONSUMERS = 2  # of each tenant
 PAUSE = 0.12  # seconds between two posts of a producer
 IDLE = 0.05  # seconds until a consumer that found nothing claims again
-LATE = 1.2 * LEASE + 0.5  # seconds after which a lease is over beyond doubt
+LATE = 1.3 * LEASE  # seconds after which a lease is over beyond doubt
+SLOW = 0.5 * LEASE  # seconds that a slow worker works on what it claimed
 POISON = 19  # of so many posts, one begins with a poison
 
 DELAY = 2  # seconds until those messages can be had that are delayed
@@ -43,10 +44,10 @@ def is_poison(value: str) -> bool:
 
 
 @dataclass(order=True)
-class Overdue:
-    """A message that its consumer will delete when the lease is over."""
+class Planned:
+    """A deletion that is to come."""
 
-    due: float
+    due: float  # by the monotonic clock
     claim: str
     id: str
     value: str
@@ -150,37 +151,45 @@ class Load:
                 pass
 
     def _consume(self, caller: Caller) -> None:
-        overdue: list[Overdue] = []
+        planned: list[Planned] = []
         while not self.over.is_set():
-            while overdue and overdue[0].due < time.monotonic():
-                late = heapq.heappop(overdue)
-                caller.delete(JOBS, late.claim, late.id, late.value)  # which must have no effect
+            while planned and planned[0].due < time.monotonic():
+                self._acknowledge(caller, heapq.heappop(planned))
             claim, found = caller.claim(JOBS, LEASE, caller.random.randint(1, 6))
             if not found:
                 self.over.wait(IDLE)
                 continue
-            overdue += self._work(caller, claim, found)
-            heapq.heapify(overdue)
+            planned += self._work(caller, claim, found)
+            heapq.heapify(planned)
 
-    def _work(self, caller: Caller, claim: str, found: list[dict[str, Any]]) -> list[Overdue]:
-        """Do with the messages of a claim one of the things that workers do; return what is to be deleted late."""
+    def _work(self, caller: Caller, claim: str, found: list[dict[str, Any]]) -> list[Planned]:
+        """Do with the messages of a claim one of the things that workers do; return what is to be deleted later.
+
+        A deletion that comes too late must have no effect: not on what is free again, nor
+        on what some slow worker has meanwhile.
+        """
         fate = caller.random.random()
-        left = [message for message in found if not is_poison(message["body"])]
+        now = time.monotonic()
+        todo = [
+            Planned(now, claim, message["id"], message["body"])
+            for message in found
+            if not is_poison(message["body"])
+        ]
         if fate < 0.06:
             caller.release(JOBS, claim)
             return []
-        if fate < 0.12:  # it takes too long
-            due = time.monotonic() + LATE
-            return [Overdue(due, claim, message["id"], message["body"]) for message in left]
-        if fate < 0.2:
+        if fate < 0.36:
+            later = LATE if fate < 0.16 else SLOW
+            return [replace(each, due=now + later) for each in todo]
+        if fate < 0.44:
             caller.renew(JOBS, claim, LEASE + 2)
-        for message in left:
-            self._acknowledge(caller, claim, message)
+        for each in todo:
+            self._acknowledge(caller, each)
         return []
 
-    def _acknowledge(self, caller: Caller, claim: str, message: dict[str, Any]) -> None:
+    def _acknowledge(self, caller: Caller, each: Planned) -> None:
         for _ in range(3):
-            if caller.delete(JOBS, claim, message["id"], message["body"]) != "unknown":
+            if caller.delete(JOBS, each.claim, each.id, each.value) != "unknown":
                 return
 
 

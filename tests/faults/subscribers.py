@@ -18,11 +18,12 @@ from tests.faults.history import History
 
 SILENCE = 8.0  # seconds without a frame after which a connection is given up; heartbeats come every two
 RETRY = 0.2  # seconds until a client connects again
+TARDY = 0.8  # seconds that a webhook takes for an answer at most
 PAGE = 100  # messages of a listing
 
 
 class Webhook:
-    """A receiver that refuses some deliveries for the time being."""
+    """A receiver that takes its time for some deliveries, and refuses some for the time being."""
 
     def __init__(self, tenant: str, history: History, seed: str) -> None:
         self.tenant = tenant
@@ -58,7 +59,11 @@ class Webhook:
     def receive(self, value: str, webhook_id: str) -> int:
         """Take a delivery, or not; return the status."""
         with self._lock:
-            status = 200 if self._random.random() < 0.93 else 503
+            wait = self._random.uniform(0, TARDY) if self._random.random() < 0.3 else 0.0
+            # What takes long is more likely to be refused, for then the notifier may have been killed meanwhile.
+            status = 503 if self._random.random() < (0.4 if wait else 0.05) else 200
+        threading.Event().wait(wait)
+        with self._lock:
             self._history.note(
                 f"webhook-{self.tenant}", "delivery", self.tenant, value=value, id=webhook_id, status=status
             )
