@@ -103,7 +103,7 @@ class RedisLink:
         self._sources: dict[str, str] = {}
         self._digests: dict[str, str] = {}
         self.clock = ServerClock(self._ask_time)
-        self._is_ready = False  # whether this release may use what is stored; looked at once, when it is needed
+        self._is_ready = False  # whether this release may use the data; looked at when that is needed
         self._make_ready = SharedCall(self._look_at_layout)
 
     @property
