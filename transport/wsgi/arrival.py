@@ -64,7 +64,7 @@ class Arrival:
         if not self._body or self.whole or not _FIRST_LINE.match(self.data):
             return False
         found = _EXPECTS.search(self.data, 0, self._body)
-        if found is None or len(self.data) > self._body:
+        if found is None:
             return False
         gone = found.end() - found.start()
         del self.data[found.start() : found.end()]

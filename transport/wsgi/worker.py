@@ -28,7 +28,8 @@ _HEAD = 10.0  # seconds until the first byte of a request, and again until its h
 _BODY = 60.0  # seconds until all of its body is there
 _ANSWER = 60.0  # seconds until an answer is read
 _GOODBYE = 2.0  # seconds until a client has closed its end, too
-_LAST = 2.0  # seconds that clients have to finish what they send when the process ends
+_LAST = 2.0  # seconds that clients have to begin, or go on, when the process ends
+_LAST_BODY = 5.0  # seconds that they have to finish a body then
 _MOST_HELD = 64 * 2**20  # bytes of what comes, or is read, slowly
 _UNREAD = object()  # what a thread says of a request that is not all there
 
@@ -139,10 +140,9 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
         if self.alive:
             return
         self._stopping = self._stopping or now
-        if now - self._stopping >= _LAST:
-            for ward in (self._silent, self._heads, self._bodies):
-                for connection in ward:
-                    self._drop(connection, ward)
+        for ward, last in ((self._silent, _LAST), (self._heads, _LAST), (self._bodies, _LAST_BODY)):
+            for connection in ward if now - self._stopping >= last else ():
+                self._drop(connection, ward)
 
     def handle_exit(self, *signal: Any) -> None:  # noqa: ANN401 - gunicorn has no types
         """Begin to end: whoever waits for messages waits no longer."""
