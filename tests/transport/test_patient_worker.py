@@ -134,7 +134,7 @@ def test_what_a_client_does_not_read_at_once_is_kept_and_sent_later(pair):
 
 
 def test_who_has_waited_longest_is_let_go_first():
-    ward = worker_module.Ward(10)
+    ward: Any = worker_module.Ward(10)
     ward.since = {"a": 0.0, "b": 5.0, "c": 6.0}
     assert overdue(ward, 9.9) == []
     assert overdue(ward, 15.0) == ["a", "b"]
