@@ -121,6 +121,7 @@ def test_what_a_client_does_not_read_at_once_is_kept_and_sent_later(pair):
     conn.sock.sendall(b"head")
     conn.sock.sendall(answer)
     conn.sock.sendall(b"end")
+    conn.sock.flush()
 
     assert conn.sock.unsent
     received = bytearray()
@@ -131,6 +132,22 @@ def test_what_a_client_does_not_read_at_once_is_kept_and_sent_later(pair):
         received += piece
     assert received == b"head" + answer + b"end"
     assert conn.sock.unsent is None
+
+
+def test_the_pieces_of_an_answer_are_sent_as_one(worker, pair, monkeypatch):
+    def handle(_worker: ThreadWorker, conn: Connection) -> bool:
+        conn.sock.sendall(b"head ")
+        conn.sock.sendall(b"body")
+        client.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            client.recv(1)
+        return False
+
+    client, conn = pair
+    monkeypatch.setattr(ThreadWorker, "handle", handle)
+    worker.handle(conn)
+
+    assert client.recv(100) == b"head body"
 
 
 def test_who_has_waited_longest_is_let_go_first():

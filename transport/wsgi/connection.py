@@ -17,21 +17,35 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class PatientSocket(socket.socket):
-    """Keeps what a client does not read at once, for somebody else to send."""
+    """Sends an answer as one piece, and keeps what a client does not read at once, for somebody else to send."""
 
     unsent: bytearray | None = None
 
-    def sendall(self, data: Any, flags: int = 0, /) -> None:  # noqa: ANN401 - whatever has bytes
-        """Send what can be sent now, and keep the rest."""
+    def __init__(self, *args: Any, **named: Any) -> None:  # noqa: ANN401 - of a socket
+        super().__init__(*args, **named)
+        self._pieces: list[
+            bytes
+        ] = []  # of an answer: gunicorn writes its head and its body, one after the other
+
+    def sendall(self, data: Any, _flags: int = 0, /) -> None:  # noqa: ANN401 - whatever has bytes
+        """Take a piece of an answer."""
+        self._pieces.append(data)
+
+    def flush(self) -> None:
+        """Send what can be sent now, and keep the rest. Raises OSError."""
+        if not self._pieces:
+            return
+        data = b"".join(self._pieces)
+        self._pieces.clear()
         if self.unsent is None:
             try:
-                sent = self.send(data, flags | socket.MSG_DONTWAIT)
+                sent = self.send(data, socket.MSG_DONTWAIT)
             except BlockingIOError:
                 sent = 0
             if sent == len(data):
                 return
             self.unsent = bytearray()
-            data = memoryview(data)[sent:]
+            data = data[sent:]
         self.unsent += data
 
     def send_on(self) -> bool:
@@ -118,6 +132,7 @@ class Connection(TConn):  # type: ignore[misc]
         while arrival is not None and not arrival.whole:
             if arrival.take_expectation():
                 self.sock.sendall(_CONTINUE)
+                self.sock.flush()
             piece = self._read()
             if piece is None:
                 return

@@ -82,9 +82,11 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
         try:
             if not conn.receive(self.app.most_body):
                 return _UNREAD
+            goes_on = super().handle(conn)
+            conn.sock.flush()
         except OSError:
             return False
-        return super().handle(conn)
+        return goes_on
 
     def _follows(self, conn: Connection) -> bool:
         """Tell whether the client says something more within a moment in which nobody else needs the thread."""
