@@ -9,11 +9,12 @@ import asyncio
 import json
 import secrets
 import time
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack, closing
 
 import psutil
 from aiohttp import ClientSession, ClientWebSocketResponse, TCPConnector
 
+from bench.frames import Client, frame, keep_asking
 from bench.report import Figure, against
 from bench.services import HOST, free_port, running, wait_for, worker_of
 
@@ -39,14 +40,9 @@ def measure(uri: str, *, seconds: float) -> list[Figure]:
         running("transport", "notifier", "--store", uri),
     ):
         wait_for(port, service)
-        return asyncio.run(_measure(f"ws://{HOST}:{port}/", worker_of(service), seconds))
-
-
-async def _measure(url: str, worker: psutil.Process, seconds: float) -> list[Figure]:
-    async with ClientSession(connector=TCPConnector(limit=0)) as session:
-        rate, cost = await _requests(session, url, worker, seconds)
-        size = await _idle(session, url, worker)
-        latencies = await _crowd(session, url)
+        worker = worker_of(service)
+        rate, cost = _requests(port, worker, seconds)
+        size, latencies = asyncio.run(_connected(f"ws://{HOST}:{port}/", worker))
     table = "Websocket: one process; the ratio is to the goal"
     p50, p99 = latencies[len(latencies) // 2], latencies[int(len(latencies) * 0.99)]
     posts = f"posts of 200 bytes over {_CLIENTS} connections, per second"
@@ -62,25 +58,22 @@ async def _measure(url: str, worker: psutil.Process, seconds: float) -> list[Fig
     ]
 
 
-async def _requests(
-    session: ClientSession, url: str, worker: psutil.Process, seconds: float
-) -> tuple[float, float]:
+def _requests(port: int, worker: psutil.Process, seconds: float) -> tuple[float, float]:
     """Return requests per second, and the processor time (s) of the service for each."""
-    frame = _frame("message_post", queue_name="load", messages=[{"body": _BODY, "ttl": 60}])
-    count = 0
-
-    async def one(until: float) -> None:
-        nonlocal count
-        async with session.ws_connect(url) as client:
-            while time.monotonic() < until:
-                await _ask(client, frame, 201)
-                count += 1
-
-    before, start = worker.cpu_times(), time.monotonic()
-    await asyncio.gather(*(one(start + seconds) for _ in range(_CLIENTS)))
-    elapsed, after = time.monotonic() - start, worker.cpu_times()
+    request = frame(_frame("message_post", queue_name="load", messages=[{"body": _BODY, "ttl": 60}]).encode())
+    with ExitStack() as opened:
+        clients = [opened.enter_context(closing(Client(HOST, port))) for _ in range(_CLIENTS)]
+        before = worker.cpu_times()
+        count = keep_asking(clients, request, b'"status":201', seconds)
+        after = worker.cpu_times()
     busy = after.user + after.system - before.user - before.system
-    return count / elapsed, busy / count
+    return count / seconds, busy / count
+
+
+async def _connected(url: str, worker: psutil.Process) -> tuple[float, list[float]]:
+    """Return the memory with idle connections, and the latencies of a crowd of subscribers."""
+    async with ClientSession(connector=TCPConnector(limit=0)) as session:
+        return await _idle(session, url, worker), await _crowd(session, url)
 
 
 async def _idle(session: ClientSession, url: str, worker: psutil.Process) -> float:
