@@ -1,7 +1,7 @@
 """Group commit: writers that wait for each other share a transaction.
 
-A thread that has something to write queues it; the first one has the turn and
-commits everything that has queued up by then, and passes the turn to whoever
+A thread that has something to write queues it; the first one has the turn and, when the
+store lets it, commits everything that has queued up by then, and passes the turn to whoever
 queued up meanwhile. So nobody waits for more than two commits, and a busy store
 is asked to commit less often, not more.
 """
@@ -53,13 +53,15 @@ class Job(Generic[C, T]):
 class GroupCommit(Generic[C]):
     """Lets threads commit together.
 
-    `commit` runs the steps of those jobs that `start` in one transaction and sets
-    value or error of each; what it raises becomes the error of all that have none.
+    `commit` takes the jobs of a group when it can begin, once, runs the steps of those that `start`
+    in one transaction and sets value or error of each; what it raises becomes the error of all that have none.
     `timeout` (seconds) bounds the wait for the turn, and as much again the wait for a
     commit that is under way.
     """
 
-    def __init__(self, commit: Callable[[Sequence[Job[C, object]]], None], *, timeout: float) -> None:
+    def __init__(
+        self, commit: Callable[[Callable[[], Sequence[Job[C, object]]]], None], *, timeout: float
+    ) -> None:
         self._commit_jobs = commit
         self._timeout = timeout
         self._mutex = threading.Lock()  # guards what follows
@@ -84,7 +86,7 @@ class GroupCommit(Generic[C]):
             self._withdraw(job)
         if not job.done:
             try:
-                self._commit(self._next_group())
+                self._commit()
             finally:
                 self._pass_the_turn()
         return job.outcome()
@@ -112,11 +114,17 @@ class GroupCommit(Generic[C]):
             else:
                 self._turn_taken = False
 
-    def _commit(self, group: Sequence[Job[C, object]]) -> None:
+    def _commit(self) -> None:
+        group: list[Job[C, object]] = []
+
+        def take() -> Sequence[Job[C, object]]:
+            group.extend(self._next_group())
+            return group
+
         try:
-            self._commit_jobs(group)
+            self._commit_jobs(take)
         except BaseException as error:  # each writer raises it for itself
-            for job in group:
+            for job in group or take():
                 job.error = job.error or error
         for job in group:
             job.done = True

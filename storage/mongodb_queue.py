@@ -306,7 +306,7 @@ class QueueWriters:
         """
         with self._lock:
             group, users = self._groups.get(address) or (
-                GroupCommit(lambda jobs: self._commit(address, jobs), timeout=self._link.timeout),
+                GroupCommit(lambda take: self._commit(address, take()), timeout=self._link.timeout),
                 0,
             )
             self._groups[address] = (group, users + 1)

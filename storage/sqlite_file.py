@@ -23,7 +23,7 @@ from storage.sqlite_layout import APPLICATION_ID, upgrade
 
 T = TypeVar("T")
 
-_POLL = 0.0005  # seconds between two looks for the file's lock
+_POLL = 0.0002  # seconds between two looks for the file's lock
 _GLANCE = 0.5  # seconds that somebody who looks on waits for it
 
 _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
@@ -128,10 +128,10 @@ class SqliteFile:
         """
         return self._writers.run(step)
 
-    def _commit(self, group: Sequence[Job[sqlite3.Connection, object]]) -> None:
+    def _commit(self, take: Callable[[], Sequence[Job[sqlite3.Connection, object]]]) -> None:
         try:
             with vendor_errors(self.path):
-                self._transact(group)
+                self._transact(take)
         except StoreDamaged:
             self._writer.close()  # it would remember the damage when the file is whole again
             self._writer_is_good = False
@@ -141,13 +141,13 @@ class SqliteFile:
                 self._writer.rollback()
             raise
 
-    def _transact(self, group: Sequence[Job[sqlite3.Connection, object]]) -> None:
+    def _transact(self, take: Callable[[], Sequence[Job[sqlite3.Connection, object]]]) -> None:
         if not self._writer_is_good:
             self._writer = self._open_writer()
             self._writer_is_good = True
         execute = self._writer.execute
         self._begin()
-        for job in group:
+        for job in take():
             if not job.start():
                 continue
             execute("SAVEPOINT job")
