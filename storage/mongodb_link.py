@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
@@ -28,6 +29,7 @@ Document = dict[str, Any]
 _SUSPICIOUS: Final = (
     0.75  # seconds of conflicts after which somebody may have died and left a transaction open
 )
+_PAUSE: Final = 0.002  # seconds at most before a transaction is tried again
 _NAME: Final = "hermod"  # of the application, as the server knows it; the timeout follows (seconds)
 
 #: States of a message.
@@ -129,11 +131,14 @@ class MongoLink:
             return run(session)
 
         with self.bounded(), self.client.start_session() as session:
-            return session.with_transaction(
-                attempt,
-                read_concern=ReadConcern("snapshot"),
-                write_concern=WriteConcern("majority", j=True),
-            )
+            while True:
+                try:
+                    return _once(session, attempt)
+                except PyMongoError as error:
+                    if error.timeout or not error.has_error_label("TransientTransactionError"):
+                        raise
+                # Whoever was faster is done in a moment; pymongo's own loop would wait ever longer.
+                time.sleep(_PAUSE * random.random())  # noqa: S311 - no secret
 
     def _end_abandoned(self) -> None:
         """End the transactions of Hermod's that nobody will end: of processes that died, of requests given up.
@@ -173,6 +178,22 @@ class MongoLink:
             for collection, indexes in INDEXES.items():
                 self.database[collection].create_indexes(indexes)
         self._prepared = True
+
+
+def _once(session: ClientSession, attempt: Callable[[ClientSession], T]) -> T:
+    """Run a function in a transaction; a commit whose outcome is not known is made again, which changes nothing."""
+    with session.start_transaction(
+        read_concern=ReadConcern("snapshot"), write_concern=WriteConcern("majority", j=True)
+    ):
+        value = attempt(session)
+        while True:
+            try:
+                session.commit_transaction()
+            except PyMongoError as error:
+                if error.timeout or not error.has_error_label("UnknownTransactionCommitResult"):
+                    raise
+            else:
+                return value
 
 
 def _is_abandoned(session: Document, connected: Collection[int | None]) -> bool:
