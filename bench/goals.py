@@ -83,14 +83,14 @@ class Rate:
         return f"at least {self.rate:,}/s{where}"
 
     def judge(self, found: Measured) -> tuple[str, float | None, bool | None]:
-        """Look how fast it was, and whether the machine was."""
+        """Look how fast it was; on a slower machine as much less is enough as the yardstick is slower."""
         ours = rate(found.trials[self.load][SERVICE])
-        met = ours >= self.rate
-        if not met and self.given:
-            reached = rate(found.trials["post of 1"][LUA_APP])
-            if reached < self.given:
-                return f"{ours:,.0f}/s, where that reached {reached:,.0f}", ours, None
-        return f"{ours:,.0f}/s", ours, met
+        reached = rate(found.trials["post of 1"][LUA_APP]) if self.given else 0.0
+        if reached >= self.given:
+            return f"{ours:,.0f}/s", ours, ours >= self.rate
+        enough = self.rate * reached / self.given
+        words = f"{ours:,.0f}/s, where that reached {reached:,.0f} and {enough:,.0f} are as good"
+        return words, ours, ours >= enough
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
