@@ -146,4 +146,7 @@ class Cluster:
             known += [node for node in nodes if node not in known]
         self._stale = False
         self._known, self._owners = known, owners
+        gone = [server for node, server in self._servers.items() if node not in known]
         self._servers = {node: server for node, server in self._servers.items() if node in known}
+        for server in gone:
+            server.close()

@@ -60,9 +60,11 @@ class Server:
         self.client = client  # for whatever is asked now and then
         self._pool = client.connection_pool
         self._idle: list[_Line] = []  # the one that was used last at the end
+        self._closed = False
 
     def close(self) -> None:
-        """Close every connection that nobody uses."""
+        """Close every connection; those that are in use, when they no longer are."""
+        self._closed = True
         self._hang_up()
         self.client.close()
 
@@ -82,6 +84,8 @@ class Server:
             line.close()
         else:
             self._idle.append(line)
+            if self._closed:
+                self._hang_up()
         return answers
 
     def _line(self) -> _Line:

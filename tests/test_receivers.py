@@ -148,6 +148,7 @@ def test_the_web_page_goes_on_where_it_was_when_the_service_was_killed_or_the_pa
             assert shown() == [1, 2, 3, 4, 5]
 
             browser.evaluate("location.href = 'about:blank'")
+            eventually(lambda: browser.evaluate("location.href") == "about:blank", lambda: "the page is left")
             session.post(6)
             browser.evaluate(f"location.href = {json.dumps(url)}")
             eventually(lambda: shown() == [6], shown)

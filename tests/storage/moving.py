@@ -278,7 +278,7 @@ def _in_redis(driver: Any) -> Iterator[tuple[str, int]]:
     for server in driver._link._servers.primaries():
         for key in server.scan_iter(match=f"{driver._link.prefix}:*"):
             suffix = key.decode().rpartition(":")[2]
-            if suffix not in ("h", "due", "fence"):
+            if suffix not in ("h", "due", "fence", "layout"):
                 yield suffix, 1
 
 

@@ -174,3 +174,19 @@ def test_a_slot_that_moves_is_refused_and_then_found_where_it_went(tmp_path):
     for client in clients:
         with suppress(redis.RedisError):
             client.close()
+
+
+def test_a_connection_that_is_in_use_when_the_store_is_closed_is_closed_when_it_is_not(tmp_path):
+    uri = servers.redis_uri(tmp_path)
+    link = RedisLink(uri, timeout=TIMEOUT)
+    key = f"{link.prefix}:nothing"
+    with ThreadPoolExecutor(1) as threads, redis.Redis.from_url(uri.partition("?")[0]) as other:
+
+        def waiting():
+            return [each for each in other.client_list() if each["cmd"] == "blpop"]
+
+        answer = threads.submit(link.read, key, "BLPOP", key, 0.4)
+        servers.eventually(waiting)
+        link.close()
+        assert answer.result() is None
+        assert waiting() == []
