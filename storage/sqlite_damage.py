@@ -25,6 +25,7 @@ from storage.sqlite_log import Log, read_log
 MIB: Final = 2**20
 
 _MAGIC: Final = b"SQLite format 3\0"
+_HEAD: Final = 100  # bytes of the header of a file
 _COUNTS: Final = struct.Struct(
     ">24x2I60xI"
 )  # changes, pages, and for which change that is the number of pages
@@ -182,9 +183,11 @@ def _look_at_files(path: Path, limit: int) -> str | None:
 def _look_once(path: Path, limit: int) -> tuple[object, str | None]:
     """Return what tells one use of the log from the next, and what is wrong."""
     with path.open("rb") as file:
-        head = file.read(100)
+        head = file.read(_HEAD)
     if head[:16] != _MAGIC:
         return "", "it does not begin as a SQLite file does (file is not a database)"
+    if len(head) < _HEAD:
+        return "", f"it ends after {len(head)} bytes, in the middle of its header"
     (raw,) = struct.unpack_from(">H", head, 16)
     page_size = 65536 if raw == 1 else raw
     if page_size < 512 or page_size & (page_size - 1):

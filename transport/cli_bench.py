@@ -23,6 +23,6 @@ def bench(arguments: tuple[str, ...]) -> None:
         if library and library.partition(".")[0] != "bench":
             raise Failure(f"bench needs the library {library!r}: pip install 'hermod[bench]'.") from absent
         raise Failure(
-            "bench is in the repository alone: run it from a checkout, after make install."
+            "bench is in the repository alone: run it from a checkout, after make bench or make test."
         ) from absent
     command.main(list(arguments), prog_name="hermod bench", standalone_mode=False)

@@ -202,6 +202,15 @@ def test_a_file_that_lost_its_end_is_refused(crashed, clean, folder, logged):
     assert_refused(path, "pages are missing", quick_check=0)
 
 
+@pytest.mark.parametrize("size", [16, 17, 18, 50, 95, 99])
+def test_a_file_that_ends_in_its_header_is_refused(clean, folder, size):
+    shutil.copytree(clean, folder)
+    with (folder / "h.db").open("r+b") as file:
+        file.truncate(size)
+
+    assert_refused(folder / "h.db", f"it ends after {size} bytes")
+
+
 def test_a_file_that_is_empty_or_gone_does_not_cost_its_log(crashed, folder):
     shutil.copytree(crashed, folder)
     (folder / "h.db").write_bytes(b"")

@@ -133,9 +133,7 @@ UPDATE message SET state = 0 WHERE pile = ? AND state = 1 AND visible <= ?
 
 -- Claims all that is ready up to a place; the caller has looked there first.
 -- name: message_claim
-UPDATE message INDEXED BY message_by_state
-SET state = 2, claim = :claim, claims = claims + 1,
-    expires = CASE WHEN expires < :until THEN :until + :grace ELSE expires END
+UPDATE message INDEXED BY message_by_state SET state = 2, claim = :claim, claims = claims + 1
 WHERE pile = :pile AND state = 0 AND seq <= :last
 
 -- name: message_of_claim
