@@ -42,7 +42,8 @@ format: .venv/.tests  ## mend style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: .venv/.tests  ## measure against the goals, on every store that is to be had
+bench: .venv/.tests  ## measure every workload for a moment, then the goals, on every store that is to be had
+	$(BIN)/hermod bench workloads
 	$(BIN)/hermod bench goals $(ARGS)
 
 clean:  ## remove what the chores made, but no data

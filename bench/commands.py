@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING
 import click
 
 from bench import services
-from bench.commands_run import run
+from bench.commands_run import WORKLOADS, run
 from bench.conditions import Conditions, conditions
 from bench.report import Figure, save, stated, text
 
 if TYPE_CHECKING:
     from bench.contest import Measured
     from queues.ports import Driver
+
+_SHALLOW = 5_000  # messages at the end of the workload `depth`, where it is to be short
 
 _STORE = click.option("--store", metavar="URI", help="Measure this store instead of new SQLite files.")
 _SHARED_STORE = click.option(
@@ -42,6 +44,20 @@ def bench() -> None:
 
 
 bench.add_command(run)
+
+
+@bench.command(name="workloads")
+@click.option("--store", default="sqlite", show_default=True, metavar="STORE", help="As that of run.")
+@click.option("--seconds", default=1.0, show_default=True, help="How long each counts.")
+@click.pass_context
+def _workloads(context: click.Context, store: str, seconds: float) -> None:
+    """Run every workload, for a moment each."""
+    for workload in WORKLOADS:
+        click.echo(f"--- {workload}\n")
+        context.invoke(
+            run, workload=workload, store=store, seconds=seconds, warm_up=seconds / 2, depth=_SHALLOW
+        )
+        click.echo()
 
 
 @bench.command(name="goals")

@@ -113,3 +113,16 @@ def test_without_a_checkout_the_command_says_what_it_needs(monkeypatch):
 
     assert result.exit_code == 1
     assert "run it from a checkout" in result.stderr
+
+
+def test_workloads_runs_every_workload_for_a_moment(monkeypatch):
+    wished = []
+
+    def instead(**wish):
+        wished.append((wish["workload"], wish["store"], wish["seconds"], wish["connections"]))
+
+    monkeypatch.setattr(bench.commands["run"], "callback", instead)
+    result = CliRunner().invoke(bench, ["workloads", "--store", "redis", "--seconds", "0.5"])
+
+    assert result.exit_code == 0, result.output
+    assert wished == [(workload, "redis", 0.5, (8,)) for workload in WORKLOADS]
