@@ -69,6 +69,7 @@ from storage.mongodb_records import MongoRecords
 from storage.mongodb_steps import (
     append,
     bury,
+    due_of,
     end_claims,
     find_claim,
     find_ready,
@@ -163,12 +164,7 @@ class MongoMessages:
                 remember(work, queue, once, first, len(messages), now)
             return Posted(ids=ids_from(queue, first, len(messages)))
 
-        lives = [(message.life_from(now), message.delay) for message in messages]
-        due = min(
-            (min(life.expires, now + delay * 1000) if delay else life.expires for life, delay in lives),
-            default=NEVER,
-        )
-        count = len(messages)
+        count, due = len(messages), min((due_of(message, now) for message in messages), default=NEVER)
         return self._writers.write(address, step, guess=Change(last=count, free=count, news=count, due=due))
 
     def subscribe(self, address: Address, stamp: str) -> None:

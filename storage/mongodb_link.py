@@ -122,18 +122,13 @@ class MongoLink:
     def transaction(self, run: Callable[[ClientSession], T]) -> T:
         """Run a function in a transaction, again if it lost a conflict, within the time there is."""
         look_at = time.monotonic() + min(_SUSPICIOUS, self.timeout / 4)
-
-        def attempt(session: ClientSession) -> T:
-            nonlocal look_at
-            if time.monotonic() > look_at:
-                self._end_abandoned()
-                look_at = time.monotonic() + _SUSPICIOUS
-            return run(session)
-
         with self.bounded(), self.client.start_session() as session:
             while True:
+                if time.monotonic() > look_at:
+                    self._end_abandoned()
+                    look_at = time.monotonic() + _SUSPICIOUS
                 try:
-                    return _once(session, attempt)
+                    return _once(session, run)
                 except PyMongoError as error:
                     if error.timeout or not error.has_error_label("TransientTransactionError"):
                         raise
@@ -180,12 +175,12 @@ class MongoLink:
         self._prepared = True
 
 
-def _once(session: ClientSession, attempt: Callable[[ClientSession], T]) -> T:
+def _once(session: ClientSession, run: Callable[[ClientSession], T]) -> T:
     """Run a function in a transaction; a commit whose outcome is not known is made again, which changes nothing."""
     with session.start_transaction(
         read_concern=ReadConcern("snapshot"), write_concern=WriteConcern("majority", j=True)
     ):
-        value = attempt(session)
+        value = run(session)
         while True:
             try:
                 session.commit_transaction()

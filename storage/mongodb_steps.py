@@ -21,6 +21,12 @@ def ids_from(queue: QueueHeader, first: int, count: int) -> list[str]:
     return [message_id(place, queue.gen) for place in range(first, first + count)]
 
 
+def due_of(message: NewMessage, now: int) -> int:
+    """Return when something falls due with a new message (ms): the end of its delay, or its expiry."""
+    expires = message.life_from(now).expires
+    return min(expires, now + message.delay * 1000) if message.delay else expires
+
+
 def append(work: QueueWork, queue: QueueHeader, message: NewMessage, now: int) -> None:
     """Put a message at the end."""
     if queue.free + queue.claimed == 0:
@@ -31,7 +37,7 @@ def append(work: QueueWork, queue: QueueHeader, message: NewMessage, now: int) -
     queue.free += 1
     queue.tell()
     life, visible = message.life_from(now), now + message.delay * 1000
-    queue.expect(min(life.expires, visible) if message.delay else life.expires)
+    queue.expect(due_of(message, now))
     work.touch(queue, "m", [queue.last])
     work.insert(
         {
