@@ -6,13 +6,11 @@
 from __future__ import annotations
 
 import asyncio
-import re
 
 import click
 
+from bench.answering import Answering
 from bench.bodies import body
-
-_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
 def _answer(status: bytes, document: bytes = b"") -> bytes:
@@ -30,34 +28,17 @@ _LISTED = _answer(b"200 OK", b'{"links":[],"messages":[' + _MESSAGES + b"]}")
 _DELETED = _answer(b"204 No Content")
 
 
-class Canned(asyncio.Protocol):
+class Canned(Answering):
     """One connection."""
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        self._buffer = b""
-
-    def data_received(self, data: bytes) -> None:
-        """Answer every request that is complete."""
-        self._buffer += data
-        while (end := self._buffer.find(b"\r\n\r\n")) >= 0:
-            found = _LENGTH.search(self._buffer, 0, end)
-            after = end + 4 + (int(found[1]) if found else 0)
-            if len(self._buffer) < after:
-                return
-            self._transport.write(_answer_to(self._buffer))
-            self._buffer = self._buffer[after:]
-
-
-def _answer_to(request: bytes) -> bytes:
-    method, path, _ = request.split(b" ", 2)
-    if method == b"GET":
-        return _LISTED
-    if method == b"DELETE":
-        return _DELETED
-    return _CLAIMED if b"/claims" in path else _POSTED
+    def answer(self, head: bytes, _body: bytes) -> bytes:
+        """Return what was made beforehand."""
+        method, path, _ = head.split(b" ", 2)
+        if method == b"GET":
+            return _LISTED
+        if method == b"DELETE":
+            return _DELETED
+        return _CLAIMED if b"/claims" in path else _POSTED
 
 
 async def _serve(host: str, port: int) -> None:

@@ -12,34 +12,22 @@ import re
 import sys
 import time
 
-_LENGTH = re.compile(rb"\r\ncontent-length: (\d+)", re.IGNORECASE)
+from bench.answering import Answering
+
 _SENT = re.compile(rb'"t": ?([0-9.]+)')
 _ANSWER = b"HTTP/1.1 204 No Content\r\n\r\n"
 
 ages: list[float] = []
 
 
-class Receiver(asyncio.Protocol):
+class Receiver(Answering):
     """One connection."""
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        self._buffer = b""
-
-    def data_received(self, data: bytes) -> None:
-        """Answer every request that is complete."""
-        self._buffer += data
-        while (end := self._buffer.find(b"\r\n\r\n")) >= 0:
-            found = _LENGTH.search(self._buffer, 0, end)
-            after = end + 4 + (int(found[1]) if found else 0)
-            if len(self._buffer) < after:
-                return
-            now = time.time()
-            ages.extend((now - float(sent)) * 1000 for sent in _SENT.findall(self._buffer, end, after))
-            self._buffer = self._buffer[after:]
-            self._transport.write(_ANSWER)
+    def answer(self, _head: bytes, body: bytes) -> bytes:
+        """Note how old the messages are, and take them."""
+        now = time.time()
+        ages.extend((now - float(sent)) * 1000 for sent in _SENT.findall(body))
+        return _ANSWER
 
 
 async def main(port: int, host: str = "127.0.0.1") -> None:

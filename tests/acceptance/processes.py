@@ -12,8 +12,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -35,6 +36,18 @@ def wait_until(condition: Callable[[], object], what: str, seconds: float = READ
         if time.monotonic() > deadline:
             raise AssertionError(f"waited {seconds} seconds in vain: {what}")
         time.sleep(0.01)
+
+
+@contextlib.contextmanager
+def listening(server: ThreadingHTTPServer) -> Iterator[None]:
+    """Let a server answer in threads."""
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 def free_port() -> int:

@@ -13,7 +13,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -28,7 +28,7 @@ from storage.registry import connect
 from tests import servers
 from tests.acceptance.conftest import MakeHermod
 from tests.acceptance.crashing import DEAD, LEASE, PLAIN, TOLD, WORK
-from tests.acceptance.processes import Hermod, wait_until
+from tests.acceptance.processes import Hermod, listening, wait_until
 
 ROOT = Path(__file__).parents[2]
 KILLED = -9
@@ -193,16 +193,6 @@ class Receiver:
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
 
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        thread = threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            self.server.shutdown()
-            self.server.server_close()
-
 
 @dataclass
 class Crash:
@@ -217,7 +207,7 @@ class Crash:
     def run(self) -> None:
         """Have it die, start another one, and see that everybody is told, or finds what was given up."""
         self.api.start()
-        with self.receiver.listening(), self.api.client() as self.client:
+        with listening(self.receiver.server), self.api.client() as self.client:
             refusing = self._subscribe("refuses")
             self._subscribe("takes")
             posted = [f"{self.point}-{number}" for number in range(5)]

@@ -13,8 +13,7 @@ import struct
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ import pytest
 
 from tests import servers
 from tests.acceptance.conftest import MakeHermod
-from tests.acceptance.processes import GONE, Hermod, together, wait_until
+from tests.acceptance.processes import GONE, Hermod, listening, together, wait_until
 
 SEED = 20261121
 PRODUCERS = 2
@@ -111,16 +110,6 @@ class Receiver:
     def refuses(self, body: str) -> bool:
         """Whether it will never take a message."""
         return body.endswith("7")
-
-    @contextmanager
-    def serving(self) -> Iterator[None]:
-        thread = threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            self.server.shutdown()
-            self.server.server_close()
 
 
 class Killer:
@@ -214,7 +203,9 @@ def test_e1_whoever_is_killed_every_subscriber_is_told_of_every_message(
         else:
             produce(api, index, killer.over, posted[index])
 
-    with receivers[0].serving(), receivers[1].serving(), receivers[2].serving(), receivers[3].serving():
+    with ExitStack() as stack:
+        for receiver in receivers:
+            stack.enter_context(listening(receiver.server))
         together(PRODUCERS + 1, act)
         messages = {body for each in posted for body in each}
         assert len(messages) >= PRODUCERS * MESSAGES
