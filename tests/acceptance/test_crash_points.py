@@ -199,6 +199,7 @@ class Crash:
     """A notifier that dies at a point, beside a service with a store of their own."""
 
     point: str
+    uri: str  # of the store
     api: Hermod
     dying: Hermod
     other: Hermod  # the notifier that goes on
@@ -239,21 +240,27 @@ class Crash:
         return [each["body"] for each in found["deliveries"]]
 
     def _is_settled(self) -> bool:
-        with closing(connect(f"sqlite:///{self.api.store}")) as driver:
+        with closing(connect(self.uri)) as driver:
             store, now = driver.messages, driver.messages.clock()
             return not any(store.stats(box, now=now).total for box in store.outboxes())
 
 
+@pytest.mark.parametrize("store", STORES)
 def test_a_notifier_that_dies_at_a_point_loses_nothing_and_gives_up_nothing_twice(
-    hermod: MakeHermod,
+    hermod: MakeHermod, tmp_path: Path, store: str
 ) -> None:
-    """All points at once, for most of the time is spent waiting for the leases of those who died."""
+    """All points at once, for most of the time is spent waiting for the leases of those who died.
+
+    Each point has a store of its own; those of a kind share a server, which the other tests of the run use too.
+    """
     environ = {"HERMOD_EGRESS_ALLOW": "127.0.0.0/8", "HERMOD_NOTIFIER_LEASE": "5"}
     runs = []
     for point in IN_NOTIFIER:
-        api = hermod("api", "--workers", "1", "--threads", "2")
-        store = f"sqlite:///{api.store}"
-        dying = hermod("notifier", store=store, HERMOD_TEST_CRASH_AT=point, **environ)
-        runs.append(Crash(point, api, dying, hermod("notifier", store=store, **environ)))
+        folder = tmp_path / point
+        folder.mkdir()
+        uri = STORES[store](folder)
+        api = hermod("api", "--workers", "1", "--threads", "2", store=uri)
+        dying = hermod("notifier", store=uri, HERMOD_TEST_CRASH_AT=point, **environ)
+        runs.append(Crash(point, uri, api, dying, hermod("notifier", store=uri, **environ)))
     with ThreadPoolExecutor(len(runs)) as threads:
         list(threads.map(Crash.run, runs))
