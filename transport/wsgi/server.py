@@ -12,6 +12,7 @@ from queues.errors import Overloaded
 from transport.janitor import run_janitor
 from transport.server import GunicornServer
 from transport.wsgi.app import create_app
+from transport.wsgi.balance import Balance
 from transport.wsgi.gate import OPEN, REFUSAL
 from transport.wsgi.worker import PatientWorker
 
@@ -36,6 +37,7 @@ class RestServer(GunicornServer):
 
     def __init__(self, settings: Settings) -> None:
         self._service: Service | None = None  # that of a worker
+        self.balance = Balance(settings.api.workers)
         super().__init__(settings)
 
     @property
@@ -56,6 +58,7 @@ class RestServer(GunicornServer):
             "worker_connections": _CONNECTIONS + threads,
             "graceful_timeout": api.graceful_timeout,
             "keepalive": api.keepalive,
+            "child_exit": lambda _arbiter, worker: self.balance.leave(worker.age),
         }
 
     @property

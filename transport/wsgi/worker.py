@@ -7,6 +7,7 @@ Whoever takes too long is let go, and those who take longest when there is no ro
 
 from __future__ import annotations
 
+import os
 import select
 import selectors
 import socket
@@ -23,6 +24,7 @@ from transport.wsgi.connection import Connection, PatientSocket
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_YIELD = 0.001  # seconds that a new connection is left to workers that have fewer
 _LINGER = 5.0  # ms that a thread stays with a client that has its answer
 _HEAD = 10.0  # seconds until the first byte of a request, and again until its head is there
 _BODY = 60.0  # seconds until all of its body is there
@@ -55,7 +57,10 @@ class Ward:
 
 
 class PatientWorker(ThreadWorker):  # type: ignore[misc]
-    """See the top of the file. `app.most_body` is how many bytes a body may have."""
+    """See the top of the file.
+
+    `app.most_body` is how many bytes a body may have, `app.balance` a `transport.wsgi.balance.Balance`.
+    """
 
     def __init__(self, *args: Any, **named: Any) -> None:  # noqa: ANN401 - gunicorn's
         super().__init__(*args, **named)
@@ -100,8 +105,21 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
 
     # --- in the main thread
 
+    @property
+    def nr_conns(self) -> int:
+        """How many connections there are."""
+        return self._connections
+
+    @nr_conns.setter
+    def nr_conns(self, connections: int) -> None:
+        self._connections = connections
+        if self.alive and self.pid == os.getpid():  # gunicorn makes workers before it forks them
+            self.app.balance.note(self.age, connections)
+
     def accept(self, listener: Any) -> None:  # noqa: ANN401 - gunicorn's
-        """Accept a connection, and wait until it says something."""
+        """Accept a connection, unless another worker that has fewer does, and wait until it says something."""
+        if self.app.balance.is_fuller(self.nr_conns):
+            time.sleep(_YIELD)
         try:
             client, address = listener.accept()
         except (BlockingIOError, ConnectionAbortedError):
@@ -149,6 +167,7 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
     def handle_exit(self, *signal: Any) -> None:  # noqa: ANN401 - gunicorn has no types
         """Begin to end: whoever waits for messages waits no longer."""
         super().handle_exit(*signal)
+        self.app.balance.leave(self.age)
         self.app.let_go()
 
     def _wards(self) -> tuple[Ward, ...]:
