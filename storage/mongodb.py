@@ -8,7 +8,8 @@ Collections, in the database that the URI names (default `hermod`):
     queue    _id {p: project, q: queue}; gen, pile, last, free, claimed, due (ms), only (client, if there is one),
              move, shut, sub (see `storage.mongodb_queue`), rev, news (see `storage.mongodb_listener`)
     message  _id PILE + place, 16 hexadecimal digits each; pile, seq, st (0 ready, 1 delayed, 2 claimed),
-             cr, ex, vi (ms), cl (client), se (sealed), n (times handed out), c (claim id, in state 2), b (body)
+             cr, ex, vi (ms), cl (client), se (form, see `queues.versions`; a boolean in version 1),
+             n (times handed out), c (claim id, in state 2), b (body)
     claim    _id claim id; pile, ttl (s), cr, ex (ms)
     once     _id {h: generation of the queue, k: idempotency key}; fp, first, count, ex (ms)
     touched  _id {m: move, k: "m" and place, "c" and claim id, or "o" and idempotency key}; n (rev of the change)
@@ -51,6 +52,7 @@ from queues.models import (
     Selection,
     Stats,
 )
+from queues.versions import sealed_of
 from storage.mongodb_layout import MongoLayout
 from storage.mongodb_link import BY_CLAIM, CLAIMED, DELAYED, READY, Document, MongoLink
 from storage.mongodb_listener import MongoListener
@@ -278,9 +280,10 @@ class MongoMessages:
         def step(work: QueueWork, queue: QueueHeader) -> Popped:
             ready = find_ready(work, queue, limit)
             found = list(takewhile(lambda each: not each["se"], ready))
+            sealed_next = len(found) < len(ready) and sealed_of(ready[len(found)]["se"])
             remove(work, queue, found)
             messages = [queue.message(each) for each in found]
-            return Popped(messages=messages, sealed_next=len(found) < len(ready))
+            return Popped(messages=messages, sealed_next=sealed_next)
 
         return self._change(address, now, step, absent=Popped(messages=[]), guess=Change(free=-limit))
 

@@ -22,6 +22,7 @@ from queues.crashes import reach
 from queues.errors import HermodError, QueueMoved
 from queues.identity import message_id, new_generation, place_of
 from queues.models import Address, Message
+from queues.versions import sealed_of
 from storage.group_commit import GroupCommit, Job
 from storage.mongodb_link import Document, MongoLink
 
@@ -65,14 +66,14 @@ class QueueHeader:
         return [message_key(self.pile, place) for place in places if place is not None]
 
     def message(self, found: Document) -> Message:
-        """Build a message from its document."""
+        """Build a message from its document. Raises StoreUnsupported if it is newer than this release."""
         return Message(
+            sealed=sealed_of(found["se"]),  # first: nothing else of a newer one can be read
             id=message_id(found["seq"], self.gen),
             body=bytes(found["b"]),
             created=int(found["cr"]),  # from bson.Int64, which nothing but this driver knows
             expires=int(found["ex"]),
             client_id=found["cl"],
-            sealed=found["se"],
             claim_id=found.get("c"),
             claim_count=found["n"],
         )

@@ -157,6 +157,13 @@ def take_lease(
 ) -> Claim:
     """Give messages to a new claim, and count that they are handed out."""
     id_, until = new_claim_id(), now + lease.ttl * 1000
+    # First of all, for what cannot be read is refused, and a refusal must not have written anything.
+    for each in ready:
+        each["c"] = id_
+        each["n"] += 1
+        if each["ex"] < until:
+            each["ex"] = until + lease.grace * 1000
+    messages = [queue.message(each) for each in ready]
     work.touch(queue, "m", (each["seq"] for each in ready))
     work.touch(queue, "c", [id_])
     extended = {"$cond": [{"$lt": ["$ex", until]}, until + lease.grace * 1000, "$ex"]}
@@ -171,12 +178,6 @@ def take_lease(
     queue.free -= len(ready)
     queue.claimed += len(ready)
     queue.expect(until)
-    for each in ready:
-        each["c"] = id_
-        each["n"] += 1
-        if each["ex"] < until:
-            each["ex"] = until + lease.grace * 1000
-    messages = [queue.message(each) for each in ready]
     return Claim(id=id_, ttl=lease.ttl, renewed=now, expires=until, messages=messages)
 
 

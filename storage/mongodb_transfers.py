@@ -14,6 +14,7 @@ from pymongo.database import Database
 
 from queues.errors import MoveInterrupted
 from queues.models import Address, Cargo, KeptClaim, KeptMessage, KeptPost, Outline
+from queues.versions import sealed_of
 from storage.mongodb_link import BY_CLAIM, BY_END, CLAIMED, DELAYED, READY, Document, MongoLink
 from storage.mongodb_queue import (
     AWAY,
@@ -292,13 +293,13 @@ class _Look:
 def _messages(documents: Iterable[Document]) -> dict[int, KeptMessage]:
     return {
         each["seq"]: KeptMessage(
+            sealed=sealed_of(each["se"]),  # first: nothing else of a newer one can be read
             place=each["seq"],
             body=bytes(each["b"]),
             created=each["cr"],
             expires=each["ex"],
             visible=each["vi"] if each["st"] == DELAYED else 0,
             client_id=each["cl"],
-            sealed=each["se"],
             claim_id=each.get("c"),
             claim_count=each["n"],
         )

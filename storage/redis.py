@@ -36,6 +36,7 @@ from queues.models import (
     Selection,
     Stats,
 )
+from queues.versions import too_new
 from storage.redis_keys import SHARDS, base_key, due_key, outbox, shard_of
 from storage.redis_layout import RedisLayout
 from storage.redis_link import RedisLink
@@ -189,6 +190,8 @@ class RedisMessages:
             if word == b"moved":
                 shut = lease.dead_letter.address if len(answer) > 1 and lease.dead_letter else address
                 raise QueueMoved(shut, answer[0].decode())
+            if word == b"newer":
+                raise too_new(answer[0])
             if word == b"unknown":
                 return Claimed(claim=None)
             buried += answer[2] if answer else 0
@@ -308,6 +311,8 @@ class RedisMessages:
             answer = self._link.run(script, self._base(address), *argument)
             if answer[0] == b"moved":
                 raise QueueMoved(address, answer[1].decode())
+            if answer[0] == b"newer":
+                raise too_new(answer[1])
             if answer[0] != b"again":
                 return answer
 

@@ -33,6 +33,7 @@ from redis.sentinel import MasterNotFoundError, SentinelConnectionPool
 from queues.crashes import reach
 from queues.errors import StoreUnavailable, StoreUnsupported
 from queues.models import Durability
+from queues.versions import MESSAGE_VERSION
 from storage.layouts import make_ready
 from storage.redis_cluster import Cluster, Node
 from storage.redis_layout import RedisLayout
@@ -214,9 +215,10 @@ class RedisLink:
 
     def _source(self, script: str) -> str:
         if script not in self._sources:
+            constants = f"local DATABASE, MESSAGE_VERSION = {self.database}, {MESSAGE_VERSION}"
             common = _SCRIPTS.joinpath("common.lua").read_text(encoding="utf-8")
             own = _SCRIPTS.joinpath(f"{script}.lua").read_text(encoding="utf-8")
-            self._sources[script] = source = f"local DATABASE = {self.database}\n{common}\n{own}"
+            self._sources[script] = source = f"{constants}\n{common}\n{own}"
             self._digests[script] = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
         return self._sources[script]
 

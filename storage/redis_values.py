@@ -1,4 +1,4 @@
-"""How the Redis driver writes a message down: length of client (1 byte), client, sealed (1), created (8), body."""
+"""How the Redis driver writes a message down: length of client (1 byte), client, form (1), created (8), body."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from typing import Literal
 
 from queues.identity import message_id
 from queues.models import Message
+from queues.versions import sealed_of
 
 _CLIENT = 250  # bytes of a client id that are kept
 
-#: Whether the body is encrypted, and when it was posted (ms).
-_HEAD = struct.Struct(">?Q")
+#: The form of the message (see `queues.versions`), and when it was posted (ms).
+_HEAD = struct.Struct(">BQ")
 
 
 def pack_client(client_id: str) -> bytes:
@@ -45,9 +46,12 @@ def created_of(packed: bytes) -> int:
 def unpack_message(
     generation: str, place: int, packed: bytes, expires: int, lease: bytes | Literal[False]
 ) -> Message:
-    """Build a message; `lease` is how often it was handed out, a colon, and the live claim or nothing."""
+    """Build a message; `lease` is how often it was handed out, a colon, and the live claim or nothing.
+
+    Raises StoreUnsupported if the message is newer than this release.
+    """
     end = 1 + packed[0]
-    sealed, created = _HEAD.unpack_from(packed, end)
+    form, created = _HEAD.unpack_from(packed, end)
     count, _, claim = (lease or b"0:").partition(b":")
     return Message(
         id=message_id(place, generation),
@@ -55,7 +59,7 @@ def unpack_message(
         created=created,
         expires=expires,
         client_id=unpack_client(packed[1:end]),
-        sealed=sealed,
+        sealed=sealed_of(form),
         claim_id=claim.decode() or None,
         claim_count=int(count),
     )

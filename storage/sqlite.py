@@ -42,6 +42,7 @@ from queues.models import (
     Selection,
     Stats,
 )
+from queues.versions import sealed_of
 from storage.sqlite_file import SqliteFile
 from storage.sqlite_layout import SqliteLayout
 from storage.sqlite_listener import SqliteListener
@@ -263,13 +264,14 @@ class SqliteMessages:
         def step(connection: sqlite3.Connection, queue: QueueHeader) -> Popped:
             ready = connection.execute(_SQL["message_ready"], (queue.pile, limit)).fetchall()
             rows = list(takewhile(lambda row: not row[4], ready))
+            sealed_next = len(rows) < len(ready) and sealed_of(ready[len(rows)][4])
             places = json.dumps([row[0] for row in rows])
             found = connection.execute(_SQL["message_get"], (queue.pile, places)).fetchall()
             if len(found) != len(rows):
                 raise StoreDamaged("The SQLite file is damaged: a queue and its index do not agree.")
             remove(connection, queue, rows)
             messages = [queue.message(row) for row in found]
-            return Popped(messages=messages, sealed_next=len(rows) < len(ready))
+            return Popped(messages=messages, sealed_next=sealed_next)
 
         return self._change(address, now, step, absent=Popped(messages=[]))
 

@@ -12,6 +12,7 @@ from zlib import crc32
 from queues.errors import QueueMoved, StoreDamaged
 from queues.identity import message_id, new_generation, place_of
 from queues.models import Address, Message
+from queues.versions import sealed_of
 from storage.statements import load
 
 _SQL: Final = load("sqlite/statements.sql")
@@ -69,14 +70,17 @@ class QueueHeader:
         )
 
     def message(self, row: Row) -> Message:
-        """Build a message from (seq, body, created, expires, client, sealed, claim id, claims, checksum)."""
+        """Build a message from (seq, body, created, expires, client, form, claim id, claims, checksum).
+
+        Raises StoreUnsupported if the message is newer than this release; the column of its form is called `sealed`.
+        """
         return Message(
+            sealed=sealed_of(row[5]),  # first: nothing else of a newer one can be read
             id=message_id(row[0], self.generation),
             body=whole(row[1], row[8]),
             created=row[2],
             expires=row[3],
             client_id=row[4],
-            sealed=bool(row[5]),
             claim_id=row[6],
             claim_count=row[7],
         )

@@ -13,6 +13,7 @@ from zlib import crc32
 
 from queues.errors import MoveInterrupted, QueueMoved
 from queues.models import Address, Cargo, KeptClaim, KeptMessage, KeptPost, Outline
+from queues.versions import sealed_of
 from storage.sqlite_file import SqliteFile
 from storage.sqlite_listener import SqliteListener
 from storage.sqlite_queue import (
@@ -255,13 +256,13 @@ def _changes(connection: sqlite3.Connection, queue: QueueHeader, since: int, lim
 def _messages(rows: Sequence[Row]) -> dict[int, KeptMessage]:
     return {
         row[0]: KeptMessage(
+            sealed=sealed_of(row[6]),  # first: nothing else of a newer one can be read
             place=row[0],
             body=whole(row[1], row[9]),
             created=row[2],
             expires=row[3],
             visible=row[4],
             client_id=row[5],
-            sealed=bool(row[6]),
             claim_id=row[7],
             claim_count=row[8],
         )

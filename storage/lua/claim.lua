@@ -2,7 +2,7 @@
 -- dead letters or false}, where dead letters are {base of their queue, most claims, new expiry or 0,
 -- generation if that queue is new}.
 -- Answers {ok, generation, {message, ...}, dead-lettered}, {again}, {moved, move, true} if the dead-letter
--- queue is shut, or {unknown}, {moved, move}.
+-- queue is shut, {newer, form}, or {unknown}, {moved, move}.
 -- Keys: all of the queue; of the dead-letter queue, which is in the same shard: h, m, r, x.
 local base = KEYS[1]
 local now, id, limit, ttl, till, grace, dead = unpack(ARGS)
@@ -59,6 +59,11 @@ if #places == 0 or buried >= BATCH then
     return answer(buried >= BATCH and "again" or "ok", queue.gen, {}, buried)
 end
 
+local messages = call("HMGET", base .. ":m", unpack(places))
+for _, message in ipairs(messages) do
+    if message and is_newer(form_of(message)) then return answer("newer", form_of(message)) end
+end
+
 local ends = call("ZMSCORE", base .. ":x", unpack(places))
 local given, claimed, extended = {}, {}, {}
 for i, place in ipairs(places) do
@@ -78,4 +83,4 @@ call("ZADD", base .. ":y", till, id)
 touch(base, "m", places)
 touch(base, "c", {id})
 expect(base, till)
-return answer("ok", queue.gen, described(base, places), buried)
+return answer("ok", queue.gen, described(base, places, messages), buried)

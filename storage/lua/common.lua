@@ -7,7 +7,8 @@
 --                   sub (the stamp of who noted last that posts need tickets; nothing where they need none),
 --                   move (id of the move that it is part of), shut (1 while it is shut for that move, 2 once
 --                   it has moved away), stamp (counts the changes during the move)
---   BASE:m  hash    place -> message: length of client (1 byte), client, sealed (1 byte), created (8), body
+--   BASE:m  hash    place -> message: length of client (1 byte), client, form (1 byte; see queues/versions.py),
+--                   created (8), body
 --   BASE:r  zset    places that are ready, by place
 --   BASE:d  zset    places that are delayed, by place
 --   BASE:v  zset    places that are delayed, by the end of the delay (ms)
@@ -24,11 +25,12 @@
 --
 -- The layout of all this is noted in PREFIX:layout: see layout.lua, and storage/redis_layout.py for how to change it.
 --
--- What is new in a queue is told, without a word, at the channel BASE@DATABASE. DATABASE stands in front of this text.
+-- What is new in a queue is told, without a word, at the channel BASE@DATABASE. DATABASE stands in front of this
+-- text, and so does MESSAGE_VERSION, the newest version of a message that whoever calls can read.
 --
 -- Each place is in exactly one of r, d and c. A script takes one packed argument and answers one packed
 -- list that begins with a word: ok, again (something due is left; call again), moved (the queue is shut
--- for the move that follows), or what was wrong.
+-- for the move that follows), newer (a message, whose form follows, is of a version that cannot be read), or what was wrong.
 
 local BATCH = 500  -- things that fall due, handled by one call at most
 local MANY = 1000  -- words of a command; Lua has no room for many thousands
@@ -147,11 +149,20 @@ local function settle(base, now, most)
     return #expired + #over + #matured, math.max(#expired, #over, #matured) < most
 end
 
+local function form_of(message)
+    return string.byte(message, 2 + string.byte(message))
+end
+
+local function is_newer(form)
+    return form >= 2 * MESSAGE_VERSION
+end
+
 -- Messages for an answer, one {place, message, expiry, lease} each; places without a message are left out.
-local function described(base, places)
+-- The messages themselves may be known already.
+local function described(base, places, messages)
     local found = {}
     if #places == 0 then return found end
-    local messages = call("HMGET", base .. ":m", unpack(places))
+    messages = messages or call("HMGET", base .. ":m", unpack(places))
     local expiries = call("ZMSCORE", base .. ":x", unpack(places))
     local leases = call("HMGET", base .. ":l", unpack(places))
     for i, place in ipairs(places) do
