@@ -1,3 +1,3 @@
 """The domain of Hermod: queues, messages, claims, and what is asked of storage."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

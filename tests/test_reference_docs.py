@@ -316,9 +316,21 @@ def test_the_index_leads_to_every_page():
     assert set(DOCS.rglob("*.md")) - {index} <= listed
 
 
-def test_the_version_is_on_top_of_the_changelog():
-    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    newest = re.search(r"^## (\S+)", changelog, re.MULTILINE)
+RELEASE = re.compile(r"^## (\d+\.\d+\.\d+) \((.+)\)$", re.MULTILINE)
 
-    assert newest is not None
-    assert newest[1] == queues.__version__
+
+def releases_of_the_changelog():
+    """Return each version and when it was released, the newest first."""
+    return RELEASE.findall((ROOT / "CHANGELOG.md").read_text(encoding="utf-8"))
+
+
+def test_the_version_is_on_top_of_the_changelog():
+    assert releases_of_the_changelog()[0][0] == queues.__version__
+
+
+def test_a_version_is_unreleased_in_the_changelog_until_what_it_wrote_is_kept():
+    kept = {path.parent.name for path in (ROOT / "tests" / "releases").glob("*/*.whl")}
+
+    released = {version for version, when in releases_of_the_changelog() if when != "unreleased"}
+
+    assert released == kept
