@@ -6,6 +6,7 @@ import errno
 import socket
 from typing import Any
 
+from gunicorn.http.message import Request  # type: ignore[import-untyped]
 from gunicorn.http.unreader import Unreader  # type: ignore[import-untyped]
 from gunicorn.workers.gthread import TConn  # type: ignore[import-untyped]
 
@@ -23,9 +24,13 @@ class PatientSocket(socket.socket):
 
     def __init__(self, *args: Any, **named: Any) -> None:  # noqa: ANN401 - of a socket
         super().__init__(*args, **named)
+        super().setblocking(False)
         self._pieces: list[
             bytes
         ] = []  # of an answer: gunicorn writes its head and its body, one after the other
+
+    def setblocking(self, flag: bool, /) -> None:
+        """Do nothing: it never blocks, whatever gunicorn asks for, which changes its mind in each request."""
 
     def sendall(self, data: Any, _flags: int = 0, /) -> None:  # noqa: ANN401 - whatever has bytes
         """Take a piece of an answer."""
@@ -62,6 +67,13 @@ class PatientSocket(socket.socket):
         return True
 
 
+class _Request(Request):  # type: ignore[misc]
+    """A request as gunicorn reads it, from a peer that is believed nothing beyond it, whoever it is."""
+
+    def _peer_is_trusted_proxy(self) -> bool:
+        return False  # which gunicorn finds out for each request, by parsing addresses
+
+
 class _Received(Unreader):  # type: ignore[misc]
     """What a client has sent: a request that wants more than that is none."""
 
@@ -94,6 +106,7 @@ class Connection(TConn):  # type: ignore[misc]
         if not self.initialized:
             super().init()
             self.parser.unreader = _Received(self.sock)
+            self.parser.mesg_class = _Request
 
     @property
     def held(self) -> int:

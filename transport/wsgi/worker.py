@@ -56,6 +56,18 @@ class Ward:
             yield connection
 
 
+class _Settled:
+    """Options of gunicorn's, each looked up once: it asks for two dozen of them in each request."""
+
+    def __init__(self, options: Any) -> None:  # noqa: ANN401 - gunicorn has no types
+        self._options = options
+
+    def __getattr__(self, name: str) -> object:
+        value = getattr(self._options, name)
+        setattr(self, name, value)
+        return value
+
+
 class PatientWorker(ThreadWorker):  # type: ignore[misc]
     """See the top of the file.
 
@@ -64,6 +76,7 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **named: Any) -> None:  # noqa: ANN401 - gunicorn's
         super().__init__(*args, **named)
+        self.cfg = _Settled(self.cfg)
         self._queued: set[Connection] = set()  # connections that have no thread yet
         self._held = 0  # bytes that are kept for slow clients
         self._stopping: float | None = None  # monotonic seconds; since when
@@ -137,7 +150,6 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
         """See to a connection that a thread is done with."""
         try:
             goes_on = not future.cancelled() and future.result()
-            conn.sock.setblocking(False)
             if goes_on is _UNREAD:
                 self._held += conn.held
                 self._wait(conn, self._ward_of(conn))
