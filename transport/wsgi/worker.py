@@ -76,7 +76,7 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **named: Any) -> None:  # noqa: ANN401 - gunicorn's
         super().__init__(*args, **named)
-        self.cfg = _Settled(self.cfg)
+        self.cfg: Any = _Settled(self.cfg)
         self._queued: set[Connection] = set()  # connections that have no thread yet
         self._held = 0  # bytes that are kept for slow clients
         self._stopping: float | None = None  # monotonic seconds; since when
