@@ -19,9 +19,10 @@ class Caller:
     def __init__(self, name: str, tenant: str, ports: Sequence[int], history: History, seed: str) -> None:
         self.name = name
         self.tenant = tenant
-        self.random = random.Random(f"{seed}/{tenant}/{name}")
+        self.random = random.Random(f"{seed}/{tenant}/{name}")  # of decisions, which faults do not change
         self.history = history
         self._ports = list(ports)
+        self._chance = random.Random(f"{seed}/{tenant}/{name}/ports")
         self._client: Client | None = None
 
     def close(self) -> None:
@@ -76,6 +77,23 @@ class Caller:
             self._request(pending, "PATCH", f"{queue}/claims/{claim}", {"ttl": ttl, "grace": 3600})
         return pending.outcome
 
+    def pop(self, queue: str, limit: int) -> list[dict[str, Any]]:
+        """Take messages for good; return what came."""
+        with self._operation("pop", queue, limit=limit) as pending:
+            reply = self._request(pending, "DELETE", f"{queue}/messages?pop={limit}")
+            if reply is None:
+                return []
+            found = reply.messages()
+            pending.answered["ids"] = [each["id"] for each in found]
+            pending.answered["values"] = [each["body"] for each in found]
+            return found
+
+    def purge(self, queue: str) -> Outcome:
+        """Take everything away."""
+        with self._operation("purge", queue) as pending:
+            self._request(pending, "POST", f"{queue}/purge", {"resource_types": ["messages"]})
+        return pending.outcome
+
     def page(self, queue: str, marker: str, limit: int) -> list[dict[str, Any]] | None:
         """Return the page of a listing behind a marker; None if it is not known."""
         path = f"{queue}/messages?limit={limit}&echo=true&include_claimed=true"
@@ -116,7 +134,7 @@ class Caller:
     ) -> Reply | None:
         """Make a request, set its outcome, and return the answer if it was done."""
         if self._client is None:
-            port = self.random.choice(self._ports)
+            port = self._chance.choice(self._ports)
             self._client = Client(port, project=self.tenant, client_id=CLIENT, patience=PATIENCE)
         try:
             reply = self._client.request(method, f"/v2/queues/{path}", document, headers=headers)

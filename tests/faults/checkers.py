@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 from tests.faults.history import Operation
 from tests.faults.leases import Leases
 from tests.faults.load import DEAD, JOBS, MAX_CLAIMS, NEWS, is_poison
-from tests.faults.verdict import Verdict, chosen, delivered, place, queues
+from tests.faults.removals import Removals, came_out, missing
+from tests.faults.verdict import Verdict, chosen, delivered, left, place, queues
 
 History = Sequence[Operation]
 
@@ -17,29 +19,31 @@ def total_queue(history: History) -> Verdict:
     """Whatever was posted and answered comes out, and nothing else does.
 
     A value has come out when the deletion of its message was asked for by somebody
-    who may have had the lease, or when it is a dead letter. What was handed out and
-    then vanished has not. Of NEWS, which is not consumed, it is what is there at the end.
+    who may have had the lease, when a pop brought it, or when it is a dead letter. What was
+    handed out and then vanished has not. Of NEWS, which is not consumed, it is what is there
+    at the end. A purge, or a pop whose answer was lost, explains what it can have taken, and
+    nothing else.
     """
     problems: list[str] = []
     numbers: Counter[str] = Counter(
-        attempted=0, acknowledged=0, lost=0, unexpected=0, duplicated=0, recovered=0
+        attempted=0, acknowledged=0, lost=0, unexpected=0, duplicated=0, recovered=0, removed=0
     )
     for tenant, queue in queues(history):
         posts = list(chosen(history, "post", tenant=tenant, queue=queue))
         attempted = {value for post in posts for value in post.asked["values"]}
         acknowledged = {v for post in posts if post.outcome == "ok" for v in post.asked["values"]}
-        claims = list(chosen(history, "claim", tenant=tenant, queue=queue, outcome="ok"))
-        handed = Counter(value for claim in claims for _, value in delivered(claim))
-        out = set(_left(history, tenant, queue))
-        if queue == JOBS:
-            out |= set(_left(history, tenant, DEAD)) | _deleted(history, tenant, queue)
-        lost = acknowledged - out
+        takes = chosen(history, "claim", "pop", tenant=tenant, queue=queue, outcome="ok")
+        handed = Counter(value for take in takes for _, value in delivered(take))
+        out = came_out(history, tenant, queue)
+        gone = missing(history, tenant, queue)
+        lost = Removals(history, tenant, queue).unexplained(gone)
         unexpected = (out | handed.keys()) - attempted
         problems += [f"lost: {value} of {tenant}'s {queue}" for value in sorted(lost)]
         problems += [f"unexpected: {value} in {tenant}'s {queue}" for value in sorted(unexpected)]
         numbers["attempted"] += len(attempted)
         numbers["acknowledged"] += len(acknowledged)
         numbers["lost"] += len(lost)
+        numbers["removed"] += len(gone) - len(lost)
         numbers["unexpected"] += len(unexpected)
         numbers["duplicated"] += sum(count - 1 for value, count in handed.items() if not is_poison(value))
         numbers["recovered"] += len((out - acknowledged) & attempted)
@@ -47,17 +51,25 @@ def total_queue(history: History) -> Verdict:
 
 
 def acked_stays_acked(history: History) -> Verdict:
-    """A message whose deletion was answered with success never appears again."""
+    """A message whose deletion was answered with success, or that a pop brought, never appears again."""
     problems = []
     gone: dict[tuple[str, str, str], float] = {}
     acked: dict[tuple[str, str], float] = {}
+    popped: set[tuple[str, str, str]] = set()
     leases = Leases(history)
     for each in chosen(history, "delete", outcome="ok"):
         key = (each.tenant, each.queue, each.asked["id"])
         gone[key] = min(each.ended, gone.get(key, each.ended))
         if leases.is_timely(each):
             acked[each.tenant, each.asked["value"]] = each.ended
-    for each in chosen(history, "claim", "list", outcome="ok"):
+    for each in chosen(history, "pop", outcome="ok"):
+        for id_, value in delivered(each):
+            key = (each.tenant, each.queue, id_)
+            if key in popped:
+                problems.append(f"{value} of {each.tenant} was popped twice")
+            popped.add(key)
+            gone[key] = min(each.ended, gone.get(key, each.ended))
+    for each in chosen(history, "claim", "pop", "list", outcome="ok"):
         for id_, value in delivered(each):
             if each.started > gone.get((each.tenant, each.queue, id_), each.started):
                 problems.append(f"{value} of {each.tenant} was deleted, and appears again")
@@ -77,7 +89,7 @@ def idempotent_posts(history: History) -> Verdict:
             attempts[each.tenant, each.queue, key] += 1
             if each.outcome == "ok":
                 answers[each.tenant, each.queue, key].add(tuple(each.answered["ids"]))
-    for each in chosen(history, "post", "claim", "list", outcome="ok"):
+    for each in chosen(history, "post", "claim", "pop", "list", outcome="ok"):
         values = each.asked["values"] if each.name == "post" else each.answered["values"]
         for id_, value in zip(each.answered["ids"], values, strict=True):
             ids[each.tenant, each.queue, value].add(id_)
@@ -98,7 +110,7 @@ def dead_letters(history: History) -> Verdict:
     for tenant, queue in queues(history):
         if queue != JOBS:
             continue
-        dead = Counter(_left(history, tenant, DEAD))
+        dead = Counter(left(history, tenant, DEAD))
         count += dead.total()
         posts = chosen(history, "post", tenant=tenant, queue=queue, outcome="ok")
         poison = {value for post in posts for value in post.asked["values"] if is_poison(value)}
@@ -121,7 +133,8 @@ def conservation(history: History) -> Verdict:
     stored = 0
     for tenant, queue in queues(history):
         seen: dict[str, str] = {}
-        for each in chosen(history, "post", "claim", "list", tenant=tenant, queue=queue, outcome="ok"):
+        shown = ("post", "claim", "pop", "list")
+        for each in chosen(history, *shown, tenant=tenant, queue=queue, outcome="ok"):
             values = each.asked["values"] if each.name == "post" else each.answered["values"]
             seen.update(zip(each.answered["ids"], values, strict=True))
         generations = {id_[16:] for id_ in seen}
@@ -131,13 +144,21 @@ def conservation(history: History) -> Verdict:
         last = max(places, default=0)
         stored += last
         # A message of which only claims told whose answers were lost can end as a dead letter without being seen.
-        unseen = set(_left(history, tenant, DEAD)) - set(seen.values()) if queue == JOBS else set()
-        missing = set(range(1, last + 1)) - places
-        if len(missing) != len(unseen):
-            what = f"{len(missing)} places of {tenant}'s {queue} were never seen, {sorted(missing)[:5]}"
-            problems.append(f"{what}, and {len(unseen)} are explained by dead letters")
+        unseen = set(left(history, tenant, DEAD)) - set(seen.values()) if queue == JOBS else set()
+        absent = set(range(1, last + 1)) - places
+        # What pops and purges took that nobody was shown is either of those, or an answered post's.
+        both: dict[Any, float] = {**missing(history, tenant, queue), **dict.fromkeys(absent, 0.0)}
+        unexplained = [
+            thing for thing in Removals(history, tenant, queue).unexplained(both) if thing in absent
+        ]
+        if len(unexplained) != len(unseen):
+            what = f"{len(absent)} places of {tenant}'s {queue} were never seen, {sorted(absent)[:5]}"
+            removed = len(absent) - len(unexplained)
+            problems.append(
+                f"{what}, and {len(unseen)} are explained by dead letters, {removed} by pops and purges"
+            )
     for each in _last_of_each(history, "stats"):
-        there = len(_left(history, each.tenant, each.queue))
+        there = len(left(history, each.tenant, each.queue))
         if each.answered["total"] != there or each.answered["claimed"] != 0:
             problems.append(
                 f"{each.tenant}'s {each.queue} has {there}, and its statistics say {each.answered}"
@@ -149,7 +170,7 @@ def isolation(history: History) -> Verdict:
     """No value of a tenant ever comes to another one."""
     problems = []
     looked = 0
-    for each in chosen(history, "claim", "list", "delivery", "frame", outcome="ok"):
+    for each in chosen(history, "claim", "pop", "list", "delivery", "frame", outcome="ok"):
         for value in (*each.answered.get("values", ()), *_single(each)):
             looked += 1
             if not value.startswith(f"{each.tenant}/"):
@@ -196,26 +217,6 @@ def follows(history: History) -> Verdict:
 
 def _single(each: Operation) -> tuple[str, ...]:
     return (each.answered["value"],) if "value" in each.answered else ()
-
-
-def _deleted(history: History, tenant: str, queue: str) -> set[str]:
-    """Return the values that somebody deleted who may have had the lease."""
-    leases = Leases(history)
-    return {
-        each.asked["value"]
-        for each in chosen(history, "delete", tenant=tenant, queue=queue)
-        if each.outcome != "fail" and not leases.is_late(each)
-    }
-
-
-def _left(history: History, tenant: str, queue: str) -> list[str]:
-    """Return what the last look at the whole queue found."""
-    pages = [
-        each
-        for each in chosen(history, "list", tenant=tenant, queue=queue, outcome="ok")
-        if each.process == "auditor"
-    ]
-    return [value for page in pages for _, value in delivered(page)]
 
 
 def _last_of_each(history: History, name: str) -> list[Operation]:

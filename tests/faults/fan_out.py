@@ -13,7 +13,7 @@ from tests.faults.verdict import Verdict, chosen
 History = Sequence[Operation]
 
 #: What clients ask a REST service for.
-REQUESTS = ("post", "claim", "delete", "release", "renew", "list", "stats")
+REQUESTS = ("post", "claim", "delete", "release", "renew", "pop", "purge", "list", "stats")
 
 
 def webhooks(history: History) -> Verdict:

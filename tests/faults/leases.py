@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from tests.faults.history import FOREVER, Operation
+from tests.faults.load import JOBS
 from tests.faults.verdict import SLACK, Verdict, chosen, delivered, jumps, overlaps
 
 History = Sequence[Operation]
@@ -76,8 +77,18 @@ class Leases:
         return delete.ended <= self._live_until(claim)
 
 
+def deleted(history: History, tenant: str, queue: str) -> set[str]:
+    """Return the values that somebody deleted who may have had the lease."""
+    leases = Leases(history)
+    return {
+        each.asked["value"]
+        for each in chosen(history, "delete", tenant=tenant, queue=queue)
+        if each.outcome != "fail" and not leases.is_late(each)
+    }
+
+
 def one_live_lease(history: History) -> Verdict:
-    """No message is handed out while somebody has it for sure."""
+    """No message is handed out, by a claim or a pop, while somebody has it for sure."""
     problems = []
     leases = Leases(history)
     held: dict[tuple[str, str, str], list[Operation]] = defaultdict(list)
@@ -94,6 +105,16 @@ def one_live_lease(history: History) -> Verdict:
                 if not overlaps(earlier.started, claim.ended, leases.jumps)
             ]
             held[key].append(claim)
+    for pop in chosen(history, "pop", outcome="ok"):
+        for id_, value in delivered(pop):
+            count += 1
+            # Whichever was first: from a claim that came later, the message would have been gone.
+            problems += [
+                f"{value} of {pop.tenant} was popped while {other.process} had it"
+                for other in held[pop.tenant, pop.queue, id_]
+                if pop.ended <= leases.live_until(other, id_)
+                if not overlaps(other.started, pop.ended, leases.jumps)
+            ]
     return Verdict(name="one live lease", problems=tuple(problems), numbers={"hand-outs": count})
 
 
@@ -101,13 +122,13 @@ def fencing(history: History) -> Verdict:
     """A deletion by a lease that is over is refused as long as the message is there.
 
     It is there as long as nobody else has asked for its deletion, unless it has become
-    a dead letter.
+    a dead letter. Looked at is JOBS, of which nobody takes anything in another way.
     """
     problems = []
     leases = Leases(history)
     late = []
     timely: dict[tuple[str, str], float] = {}
-    for each in chosen(history, "delete"):
+    for each in chosen(history, "delete", queue=JOBS):
         if leases.is_late(each):
             late.append(each)
         elif each.outcome != "fail":

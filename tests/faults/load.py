@@ -16,12 +16,17 @@ from typing import Any
 from tests.faults.caller import Caller
 from tests.faults.history import History
 from tests.faults.node import LEASE
-from tests.faults.subscribers import Follower, Pushed, Webhook
+from tests.faults.subscribers import PAGE, Follower, Pushed, Webhook
 
 TENANTS = ("alpha", "beta")
 JOBS = "jobs"  # consumed; poison goes to DEAD
 DEAD = "dead"
 NEWS = "news"  # listed, and told to subscribers; nothing is ever deleted
+TASKS = (
+    "tasks"  # popped by some and claimed by others; apart from JOBS, of which nobody takes anything unseen
+)
+SCRATCH = "scratch"  # listed, and purged
+QUEUES = (JOBS, NEWS, TASKS, SCRATCH)
 MAX_CLAIMS = 3  # how often a message of JOBS is handed out
 
 PRODUCERS = 2  # of each tenant; the first one repeats, with a key, what was not answered
@@ -33,7 +38,13 @@ SLOW = 0.5 * LEASE  # seconds that a slow worker works on what it claimed
 POISON = 19  # of so many posts, one begins with a poison
 
 DELAY = 2  # seconds until those messages can be had that are delayed
-DELAYED = 0.1  # how many posts to JOBS that is
+DELAYED = 0.1  # how many posts to JOBS and TASKS that is
+
+TAKERS = 2  # of each tenant, who pop and claim TASKS
+SCRIBBLERS = 2  # of each tenant, who post to SCRATCH, list it, and purge it
+POPS = 0.6  # of what takers do; the rest are claims
+PURGES = 0.1  # of what scribblers do
+LOOKS = 0.4  # of what they do, too; the rest are posts
 
 RETRIES = {"delays": [0, *[1] * 30]}
 
@@ -82,6 +93,11 @@ class Load:
                 self._run(self._produce, self.caller(f"producer-{number}", tenant), number)
             for number in range(CONSUMERS):
                 self._run(self._consume, self.caller(f"consumer-{number}", tenant))
+            self._run(self._assign, self.caller("assigner", tenant))
+            for number in range(TAKERS):
+                self._run(self._take, self.caller(f"taker-{number}", tenant))
+            for number in range(SCRIBBLERS):
+                self._run(self._scribble, self.caller(f"scribbler-{number}", tenant))
         runs = [*(follower.run for follower in self.followers), *(pushed.run for pushed in self.pushed)]
         for run in runs:
             self._start(run, self.gone)
@@ -186,6 +202,45 @@ class Load:
         for each in todo:
             self._acknowledge(caller, each)
         return []
+
+    def _assign(self, caller: Caller) -> None:
+        """Post to TASKS; every other post has a key, and is repeated until it is answered."""
+        number = 0
+        while not self.over.wait(caller.random.uniform(0.5, 1.5) * 2 * PAUSE):
+            number += 1
+            name = f"{caller.tenant}/tasks/{number}"
+            values = [f"{name}/{index}" for index in range(caller.random.randint(1, 3))]
+            key = f"key/{name}" if number % 2 else None
+            delay = DELAY if caller.random.random() < DELAYED else 0
+            while caller.post(TASKS, values, key, delay) == "unknown" and key and not self.over.wait(PAUSE):
+                pass
+
+    def _take(self, caller: Caller) -> None:
+        """Pop from TASKS, and claim beside those who pop: delete, release, or let the lease run out."""
+        while not self.over.wait(caller.random.uniform(0.5, 1.5) * 2 * PAUSE):
+            if caller.random.random() < POPS:
+                caller.pop(TASKS, caller.random.randint(1, 3))
+                continue
+            claim, found = caller.claim(TASKS, LEASE, caller.random.randint(1, 4))
+            fate = caller.random.random()
+            if fate < 0.25 and found:
+                caller.release(TASKS, claim)
+            for message in found if fate >= 0.5 else ():
+                caller.delete(TASKS, claim, message["id"], message["body"])
+
+    def _scribble(self, caller: Caller) -> None:
+        """Post to SCRATCH, look at it, and purge it."""
+        number = 0
+        while not self.over.wait(caller.random.uniform(0.5, 1.5) * 2 * PAUSE):
+            fate = caller.random.random()
+            if fate < PURGES:
+                caller.purge(SCRATCH)
+            elif fate < PURGES + LOOKS:
+                caller.page(SCRATCH, "", PAGE)
+            else:
+                number += 1
+                name = f"{caller.tenant}/{caller.name}/{number}"
+                caller.post(SCRATCH, [f"{name}/{index}" for index in range(caller.random.randint(1, 3))])
 
     def _acknowledge(self, caller: Caller, each: Planned) -> None:
         for _ in range(3):

@@ -6,11 +6,13 @@ faults at a time that touch different processes, with a quiet time behind each.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from tests.faults.faults import (
     ClockJump,
@@ -60,6 +62,11 @@ class Period:
     hold: float  # seconds
     quiet: float  # seconds
 
+    def document(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
+        names = [fault.name for fault in self.faults]
+        return {"faults": names, "hold": round(self.hold, 3), "quiet": round(self.quiet, 3)}
+
 
 def deck(store: str, tools: Tools) -> list[Fault]:
     """Return every fault that can be made."""
@@ -84,10 +91,17 @@ def deck(store: str, tools: Tools) -> list[Fault]:
     return faults
 
 
-def schedule(store: str, tools: Tools, seed: int, seconds: float, quiet: tuple[float, float]) -> list[Period]:
-    """Draw what goes wrong in a run of so many seconds."""
+def schedule(
+    store: str,
+    tools: Tools,
+    seed: int,
+    seconds: float,
+    quiet: tuple[float, float],
+    without: tuple[str, ...] = (),
+) -> list[Period]:
+    """Draw what goes wrong in a run of so many seconds, from all faults but those whose names begin with some words."""
     chance = random.Random(f"{store}/{seed}")
-    cards = _endless(deck(store, tools), chance)
+    cards = _endless([fault for fault in deck(store, tools) if not fault.name.startswith(without)], chance)
     periods: list[Period] = []
     put_off: list[Fault] = []
     left = seconds
@@ -100,6 +114,12 @@ def schedule(store: str, tools: Tools, seed: int, seconds: float, quiet: tuple[f
         periods.append(period)
         left -= period.hold + period.quiet
     return periods
+
+
+def digest(periods: Sequence[Period]) -> str:
+    """Return a few characters that are others for any other schedule."""
+    text = json.dumps([period.document() for period in periods])
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _endless(cards: Sequence[Fault], chance: random.Random) -> Iterator[Fault]:

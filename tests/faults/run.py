@@ -7,22 +7,23 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from tests.acceptance.processes import wait_until
-from tests.faults import checkers, delivery_order, fan_out, leases
+from tests.faults import checkers, delivery_order, fan_out, leases, removals
 from tests.faults.caller import Caller
 from tests.faults.history import History, read
-from tests.faults.load import DEAD, JOBS, NEWS, TENANTS, Load, is_poison
-from tests.faults.nemesis import rage, schedule
+from tests.faults.load import DEAD, JOBS, NEWS, QUEUES, TASKS, TENANTS, Load, is_poison
+from tests.faults.nemesis import Period, digest, rage, schedule
 from tests.faults.node import LEASE
 from tests.faults.report import Report
 from tests.faults.subscribers import PAGE, Webhook
-from tests.faults.tools import find_tools
-from tests.faults.verdict import Verdict
+from tests.faults.tools import Tools, find_tools
+from tests.faults.verdict import Verdict, chosen
 from tests.faults.world import World
 
 CHECKERS: tuple[Callable[[checkers.History], Verdict], ...] = (
@@ -34,7 +35,8 @@ CHECKERS: tuple[Callable[[checkers.History], Verdict], ...] = (
         checkers.follows,
         checkers.conservation,
     ),
-    *(checkers.idempotent_posts, checkers.dead_letters, fan_out.webhooks, fan_out.pushes),
+    *(removals.purges, checkers.idempotent_posts, checkers.dead_letters),
+    *(fan_out.webhooks, fan_out.pushes),
     *(checkers.isolation, checkers.answers, fan_out.availability),
 )
 
@@ -50,39 +52,35 @@ class Options:
     seed: int
     seconds: float  # of faults and quiet times
     quiet: tuple[float, float] = (1.0, 12.0)  # seconds behind each fault, from and to
+    without: tuple[str, ...] = ()  # with what the names of faults begin that are left out
     folder: Path  # where history, logs and report go; emptied before
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        return f"{self.store}-{self.seed}"
+
+
+def plan(options: Options, tools: Tools) -> list[Period]:
+    """Return the faults that are made in a run, which is the same for the same options."""
+    facts = (options.store, tools, options.seed, options.seconds, options.quiet, options.without)
+    return schedule(*facts)
 
 
 def run(options: Options) -> Report:
-    """Make a run and check it."""
+    """Make a run and check it. One that comes to no end, since a service does not recover, is not valid."""
     shutil.rmtree(options.folder, ignore_errors=True)
     options.folder.mkdir(parents=True)
     tools = find_tools(options.folder / "tools")
     history = History(options.folder / "history.jsonl")
-    periods = schedule(options.store, tools, options.seed, options.seconds, options.quiet)
+    periods = plan(options, tools)
+    drawn = {"digest": digest(periods), "periods": [period.document() for period in periods]}
+    (options.folder / "plan.json").write_text(json.dumps(drawn, indent=2) + "\n")
     try:
-        with World(options.store, options.folder / "world", tools, history) as world:
-            load = Load(
-                history=history,
-                seed=f"{options.store}/{options.seed}",
-                apis=world.front_ports("api-1", "api-2"),
-                websocket=world.front_ports("websocket")[0],
-            )
-            try:
-                load.start()
-                stop = threading.Event()
-                stop.wait(WARM)
-                rage(periods, world, history, stop)
-                _drain(world, load, history)
-            finally:
-                load.close()
-                (options.folder / "logs").write_text(world.logs())
-            for name, code in world.end().items():
-                if code not in (0, -signal.SIGTERM):  # one that was just started dies of the signal
-                    history.note("world", "exit", node=name, code=code)
-            for failure in load.failures:
-                history.note("load", "failure", reason=failure)
-            (options.folder / "logs").write_text(world.logs())
+        _make(options, tools, history, periods)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        history.note("run", "broken off", reason=reason, traceback=traceback.format_exc())
     finally:
         history.close()
     report = check(options, absent=tools.absent)
@@ -90,16 +88,43 @@ def run(options: Options) -> Report:
     return report
 
 
+def _make(options: Options, tools: Tools, history: History, periods: Sequence[Period]) -> None:
+    with World(options.store, options.folder / "world", tools, history) as world:
+        load = Load(
+            history=history,
+            seed=f"{options.store}/{options.seed}",
+            apis=world.front_ports("api-1", "api-2"),
+            websocket=world.front_ports("websocket")[0],
+        )
+        try:
+            load.start()
+            stop = threading.Event()
+            stop.wait(WARM)
+            rage(periods, world, history, stop)
+            _drain(world, load, history)
+        finally:
+            load.close()
+            (options.folder / "logs").write_text(world.logs())
+        for name, code in world.end().items():
+            if code not in (0, -signal.SIGTERM):  # one that was just started dies of the signal
+                history.note("world", "exit", node=name, code=code)
+        for failure in load.failures:
+            history.note("load", "failure", reason=failure)
+        (options.folder / "logs").write_text(world.logs())
+
+
 def check(options: Options, *, absent: dict[str, str] | None = None) -> Report:
-    """Check the history of a run that was made."""
+    """Check the history of a run that was made; of one that was broken off, nothing but that can be said."""
     history = read(options.folder / "history.jsonl")
+    broken = [each.answered["reason"] for each in chosen(history, "broken off")]
+    ended = Verdict(name="comes to its end", problems=tuple(broken))
     return Report(
         store=options.store,
         seed=options.seed,
         seconds=options.seconds,
         absent=absent or {},
         history=history,
-        verdicts=[checker(history) for checker in CHECKERS],
+        verdicts=[ended] if broken else [checker(history) for checker in CHECKERS],
     )
 
 
@@ -127,29 +152,29 @@ def _drain(world: World, load: Load, history: History) -> None:
 
 
 def _take_out(auditor: Caller) -> set[str]:
-    """Empty JOBS, and look at everything; return the values of NEWS."""
-    for queue in (JOBS, NEWS):  # whose last places tell how many messages there ever were
+    """Empty JOBS and TASKS, and look at everything; return the values of NEWS."""
+    for queue in QUEUES:  # whose last places tell how many messages there ever were
         value = f"{auditor.tenant}/last/{queue}"
         _insist(partial(_is_posted, auditor, queue, value))
-    _insist(partial(_is_empty, auditor))
-    _page_through(auditor, JOBS)
-    _page_through(auditor, DEAD)
-    return set(_page_through(auditor, NEWS))
+    for queue in (JOBS, TASKS):
+        _insist(partial(_is_empty, auditor, queue))
+    found = {queue: _page_through(auditor, queue) for queue in (*QUEUES, DEAD)}
+    return set(found[NEWS])
 
 
 def _is_posted(auditor: Caller, queue: str, value: str) -> bool:
     return auditor.post(queue, [value], f"key/{value}") == "ok"
 
 
-def _is_empty(auditor: Caller) -> bool:
-    """Take out of JOBS what there is; tell whether nothing is left."""
-    claim, found = auditor.claim(JOBS, LEASE, 20)
+def _is_empty(auditor: Caller, queue: str) -> bool:
+    """Take out of a queue what there is; tell whether nothing is left."""
+    claim, found = auditor.claim(queue, LEASE, 20)
     for message in found:
         if not is_poison(message["body"]):
-            auditor.delete(JOBS, claim, message["id"], message["body"])
+            auditor.delete(queue, claim, message["id"], message["body"])
     if any(is_poison(message["body"]) for message in found):
-        auditor.release(JOBS, claim)
-    return not found and auditor.total(JOBS) == 0
+        auditor.release(queue, claim)
+    return not found and auditor.total(queue) == 0
 
 
 def _page_through(auditor: Caller, queue: str) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tests.faults.history import FOREVER, Operation, Outcome
-from tests.faults.load import DEAD, JOBS, NEWS
+from tests.faults.load import DEAD, JOBS, NEWS, SCRATCH, TASKS
 
 GENERATION = "00000000000000ff"
 
@@ -75,13 +75,31 @@ class Story:
         asked = {"values": list(values), "key": key, "delay": 0}
         return self.then("post", queue, asked=asked, outcome="unknown")
 
-    def claim(self, claim: str, *messages: tuple[int, str], ttl: int = 3, **more: Any) -> Story:
+    def claim(
+        self, claim: str, *messages: tuple[int, str], ttl: int = 3, queue: str = JOBS, **more: Any
+    ) -> Story:
         """Add a claim that got messages, given by place and value."""
         got: dict[str, Any] = {
             "ids": [id_of(place) for place, _ in messages],
             "values": [value for _, value in messages],
         }
-        return self.then("claim", JOBS, asked={"ttl": ttl, "limit": 10}, claim=claim, **{**got, **more})
+        return self.then("claim", queue, asked={"ttl": ttl, "limit": 10}, claim=claim, **{**got, **more})
+
+    def pop(self, *messages: tuple[int, str], **more: Any) -> Story:
+        """Add a pop from TASKS that got messages."""
+        got: dict[str, Any] = {
+            "ids": [id_of(place) for place, _ in messages],
+            "values": [value for _, value in messages],
+        }
+        return self.then("pop", TASKS, asked={"limit": 10}, **{**got, **more})
+
+    def lost_pop(self, limit: int, *, queue: str = TASKS, **more: Any) -> Story:
+        """Add a pop whose answer was lost."""
+        return self.then("pop", queue, asked={"limit": limit}, outcome="unknown", **more)
+
+    def purge(self, **more: Any) -> Story:
+        """Add a purge of SCRATCH."""
+        return self.then("purge", SCRATCH, **more)
 
     def delete(self, claim: str, place: int, value: str, **more: Any) -> Story:
         """Add the deletion of a message by its claim."""

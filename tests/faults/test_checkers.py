@@ -4,19 +4,20 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.faults import checkers, fan_out, leases
+from tests.faults import checkers, fan_out, leases, removals
 from tests.faults.delivery_order import delays, delivery_order
-from tests.faults.load import DEAD, JOBS, NEWS
+from tests.faults.load import DEAD, JOBS, NEWS, SCRATCH
 from tests.faults.stories import Story, id_of
 from tests.faults.verdict import Verdict
 
-A, B, C, D, BAD = "alpha/a", "alpha/b", "alpha/c", "alpha/d", "alpha/p!"
+A, B, C, D, E, BAD = "alpha/a", "alpha/b", "alpha/c", "alpha/d", "alpha/e", "alpha/p!"
 
 
 def good() -> Story:
     """Three messages of which one is poison, two that are told to subscribers, and everything as it should be."""
     story = Story().post(A, B, BAD)
     story.post(C, queue=NEWS).post(D, queue=NEWS, first=2)
+    story.post(E, queue=SCRATCH).listing(SCRATCH, (1, E))
     story.claim("c1", (1, A), (2, B), (3, BAD), ttl=30).delete("c1", 1, A).delete("c1", 2, B).release("c1")
     story.claim("c2", (3, BAD)).release("c2").claim("c3", (3, BAD)).release("c3").claim("c4")
     story.listing(NEWS, (1, C), process="follower").listing(NEWS, (2, D), marker=1, process="follower")
@@ -30,7 +31,7 @@ def good() -> Story:
 EVERY = (
     *(checkers.total_queue, checkers.acked_stays_acked, leases.one_live_lease, leases.fencing),
     *(leases.posting_order, delivery_order, delays, checkers.follows, checkers.conservation),
-    *(checkers.idempotent_posts, checkers.dead_letters, fan_out.webhooks, fan_out.pushes),
+    *(removals.purges, checkers.idempotent_posts, checkers.dead_letters, fan_out.webhooks, fan_out.pushes),
     *(checkers.isolation, checkers.answers),
 )
 

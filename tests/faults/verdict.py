@@ -10,6 +10,8 @@ from tests.faults.history import Operation
 #: Seconds by which clocks of different processes may differ, and a measured moment be off.
 SLACK = 0.25
 
+SETTLED = 8.0  # seconds after which requests that were lost have no effect any more
+
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
@@ -44,9 +46,15 @@ def queues(history: Iterable[Operation]) -> list[tuple[str, str]]:
 
 
 def delivered(operation: Operation) -> list[tuple[str, str]]:
-    """Return (id, value) of the messages that a claim or a page brought."""
+    """Return (id, value) of the messages that a claim, a pop or a page brought."""
     answered = operation.answered
     return list(zip(answered.get("ids", ()), answered.get("values", ()), strict=True))
+
+
+def left(history: Iterable[Operation], tenant: str, queue: str) -> list[str]:
+    """Return what the last look at a whole queue found."""
+    pages = chosen(history, "list", tenant=tenant, queue=queue, outcome="ok")
+    return [value for page in pages if page.process == "auditor" for _, value in delivered(page)]
 
 
 def place(id_: str) -> int:
