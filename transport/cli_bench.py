@@ -8,7 +8,7 @@ import click
 
 from transport.cli_start import Failure
 
-# Where the command is: an entry point, since no transport imports the bench.
+# Where such commands are: entry points, since no transport imports the bench or the tests.
 _GROUP = "hermod.commands"
 
 
@@ -16,13 +16,19 @@ _GROUP = "hermod.commands"
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def bench(arguments: tuple[str, ...]) -> None:
     """Measure Hermod, or another service that speaks the same API; needs a checkout."""
+    command = from_checkout("bench", package="bench", extra="bench")
+    command.main(list(arguments), prog_name="hermod bench", standalone_mode=False)
+
+
+def from_checkout(name: str, *, package: str, extra: str) -> click.Command:
+    """Return a command that is in the repository alone, in a package that needs an extra. Raises Failure."""
     try:
-        command: click.Command = entry_points(group=_GROUP)["bench"].load()
+        command: click.Command = entry_points(group=_GROUP)[name].load()
     except (KeyError, ModuleNotFoundError) as absent:
         library = (isinstance(absent, ModuleNotFoundError) and absent.name) or ""
-        if library and library.partition(".")[0] != "bench":
-            raise Failure(f"bench needs the library {library!r}: pip install 'hermod[bench]'.") from absent
+        if library and library.partition(".")[0] != package:
+            raise Failure(f"{name} needs the library {library!r}: pip install 'hermod[{extra}]'.") from absent
         raise Failure(
-            "bench is in the repository alone: run it from a checkout, after make bench or make test."
+            f"{name} is in the repository alone: run it from a checkout, after make bench or make test."
         ) from absent
-    command.main(list(arguments), prog_name="hermod bench", standalone_mode=False)
+    return command

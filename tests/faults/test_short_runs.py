@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.run import Options, run
+from tests.faults.kept import attempt
+from tests.faults.run import Options
 from tests.faults.verdict import chosen
 from tests.faults.world import STORES
 
@@ -21,8 +22,8 @@ SECONDS = 18.0  # of faults and quiet times
 def test_every_promise_is_kept_under_faults(store: str, tmp_path: Path) -> None:
     seed = int(os.environ.get("HERMOD_TEST_FAULTS_SEED", SEEDS[store]))
     options = Options(store=store, seed=seed, seconds=SECONDS, quiet=(0.5, 1.5), folder=tmp_path / "run")
-    report = run(options)
-    assert report.valid, f"the history is in {options.folder}\n{report.text()}"
+    report, kept = attempt(options)
+    assert kept is None, f"{kept.text()}\n{report.text()}"
     acknowledged = [each for each in chosen(report.history, "post") if each.outcome == "ok"]
     assert len(acknowledged) > 20, "there was hardly any load"
     assert report.document()["faults injected"] >= 3
