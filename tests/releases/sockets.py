@@ -24,6 +24,7 @@ class Socket:
     """One connection, in one encoding."""
 
     def __init__(self, port: int, *, binary: bool = False) -> None:
+        self.port = port
         self.binary = binary
         self.headers: Frame = {"Client-ID": CLIENT, "X-Project-ID": PROJECT}
         self.pushed: deque[Frame] = deque()  # what came while a reply was waited for
@@ -36,6 +37,10 @@ class Socket:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the connection."""
         self._ws.shutdown()
 
     def cut(self) -> None:
