@@ -145,21 +145,31 @@ class SqliteFile:
         if not self._writer_is_good:
             self._writer = self._open_writer()
             self._writer_is_good = True
-        execute = self._writer.execute
         self._begin()
-        for job in take():
-            if not job.start():
+        jobs = take()
+        while not self._run(jobs):
+            self._writer.rollback()
+            self._begin()
+        reach("sqlite.before-commit")
+        self._writer.execute("COMMIT")
+        reach("sqlite.after-commit")
+
+    def _run(self, jobs: Sequence[Job[sqlite3.Connection, object]]) -> bool:
+        """Run the steps of a group; false if one failed that had changed something, and they are to be run without it.
+
+        A savepoint for each would cost more than that, for a step finds out first whether it can be done.
+        """
+        for job in jobs:
+            if job.error is not None or not job.start():
                 continue
-            execute("SAVEPOINT job")
+            before = self._writer.total_changes
             try:
                 job.value = job.step(self._writer)
             except HermodError as error:
                 job.error = error
-                execute("ROLLBACK TO job")
-            execute("RELEASE job")
-        reach("sqlite.before-commit")
-        execute("COMMIT")
-        reach("sqlite.after-commit")
+                if self._writer.total_changes != before:
+                    return False
+        return True
 
     def _open_writer(self) -> sqlite3.Connection:
         writer = self._connect()

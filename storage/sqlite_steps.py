@@ -49,11 +49,11 @@ def append(
     connection: sqlite3.Connection, queue: QueueHeader, messages: Sequence[NewMessage], now: int
 ) -> None:
     """Put messages at the end, which is news."""
-    (payload,) = connection.execute(_SQL["payload_last"]).fetchone()
-    connection.executemany(
-        _SQL["payload_insert"],
-        [(payload + i, message.body, crc32(message.body)) for i, message in enumerate(messages, 1)],
-    )
+    payloads = [(None, message.body, crc32(message.body)) for message in messages]
+    # Nobody else writes meanwhile, so their numbers follow each other.
+    payload = connection.execute(_SQL["payload_insert"], payloads[0]).lastrowid
+    assert payload is not None  # noqa: S101 - an INSERT has a row
+    connection.executemany(_SQL["payload_insert"], payloads[1:])
     rows = [
         (
             queue.pile,
@@ -64,7 +64,7 @@ def append(
             now + message.delay * 1000,
             message.client_id,
             message.sealed,
-            payload + i,
+            payload + i - 1,
         )
         for i, message in enumerate(messages, 1)
         for life in (message.life_from(now),)
