@@ -1,4 +1,4 @@
 """Hermod under faults: a load that logs what it knows, a nemesis, and checkers of the log.
 
-`python -m tests.faults --minutes 30 --seed 7 --store redis`; docs/explanation/reliability.md tells the rest.
+`hermod-faults --minutes 30 --seed 7 --store redis`; docs/explanation/reliability.md tells the rest.
 """
