@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.acceptance.processes import free_port
+from tests.faults.caller import Caller
 from tests.faults.faults import end_of_log
 from tests.faults.history import FOREVER, History, read
 from tests.faults.nemesis import deck, schedule
@@ -156,6 +158,17 @@ class TestSchedule:
         for period in periods:
             touched = [thing for fault in period.faults for thing in fault.touches]
             assert len(touched) == len(set(touched))
+
+
+def test_the_same_seed_draws_the_same_decisions_whatever_goes_wrong(tmp_path: Path) -> None:
+    history = History(tmp_path / "log")
+    calm, disturbed = (Caller("p", "alpha", [free_port(), free_port()], history, "redis/7") for _ in range(2))
+    assert disturbed.claim("jobs", 3, 1) == ("", [])  # nobody listens, and another port is drawn next time
+    assert disturbed.claim("jobs", 3, 1) == ("", [])
+    assert [disturbed.random.random() for _ in range(5)] == [calm.random.random() for _ in range(5)]
+    other = Caller("p", "alpha", [1], history, "redis/8")
+    assert other.random.random() != Caller("p", "alpha", [1], history, "redis/7").random.random()
+    history.close()
 
 
 def test_the_end_of_a_log_is_found(tmp_path: Path) -> None:
