@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
 
 import pytest
+from gunicorn.config import Config  # type: ignore[import-untyped]
 from gunicorn.workers.gthread import ThreadWorker  # type: ignore[import-untyped]
 
+from transport.wsgi import connection as connection_module
 from transport.wsgi import worker as worker_module
 from transport.wsgi.connection import PatientSocket
 from transport.wsgi.worker import PatientWorker
@@ -18,13 +21,17 @@ from transport.wsgi.worker import PatientWorker
 class Connection:
     """A client whose requests have a byte each."""
 
-    read_ahead = False
-
     def __init__(self, sock: PatientSocket) -> None:
         self.sock = sock
 
     def receive(self, _most: int) -> bool:
         return True
+
+    def follows(self) -> bool:
+        with contextlib.suppress(BlockingIOError):
+            self.sock.recv(1, socket.MSG_PEEK)  # which waits for a moment
+            return True
+        return False
 
 
 class App:
@@ -148,6 +155,44 @@ def test_the_pieces_of_an_answer_are_sent_as_one(worker, pair, monkeypatch):
     worker.handle(conn)
 
     assert client.recv(100) == b"head body"
+
+
+@pytest.fixture
+def real(pair) -> connection_module.Connection:
+    _client, conn = pair
+    found = connection_module.Connection(Config(), conn.sock, ("127.0.0.1", 1), ("127.0.0.1", 2))
+    found.init()
+    return found
+
+
+def test_what_follows_within_a_moment_is_read_once(real, pair):
+    client, _ = pair
+    assert not real.follows()
+    client.sendall(b"GET / HTTP/1.1\r\n\r\n")
+    assert real.follows()
+    assert real.follows()
+    assert real.receive(1000)
+    assert real.parser.unreader.take_buffered() == b"GET / HTTP/1.1\r\n\r\n"
+
+
+def test_half_a_request_that_follows_is_completed(real, pair):
+    client, _ = pair
+    client.sendall(b"POST / HTTP/1.1\r\nContent-Length: 4\r\n\r\nab")
+    assert real.follows()
+    assert not real.receive(1000)
+    client.sendall(b"cd")
+    real.receive_more()
+    assert real.arrival.whole
+    assert real.receive(1000)
+    assert real.parser.unreader.take_buffered().endswith(b"abcd")
+
+
+def test_the_end_of_a_client_follows_too(real, pair):
+    client, _ = pair
+    client.close()
+    assert real.follows()
+    assert real.receive(1000)
+    assert not real.read_ahead
 
 
 def test_who_has_waited_longest_is_let_go_first():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import struct
 from typing import Any
 
 from gunicorn.http.message import Request  # type: ignore[import-untyped]
@@ -14,7 +15,11 @@ from transport.wsgi.arrival import Arrival, is_whole
 
 _MOSTLY = 16384  # bytes that a request mostly has less of
 _PIECE = 65536  # bytes that are read at once of a larger one
+_LINGER = 5000  # µs that a thread stays with a client that has its answer
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+_TIMEVAL = struct.Struct("@ll")
 
 
 class PatientSocket(socket.socket):
@@ -24,13 +29,14 @@ class PatientSocket(socket.socket):
 
     def __init__(self, *args: Any, **named: Any) -> None:  # noqa: ANN401 - of a socket
         super().__init__(*args, **named)
-        super().setblocking(False)
+        # So that a read that waits at all needs no other call in front of it, and ends.
+        self.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEVAL.pack(0, _LINGER))
         self._pieces: list[
             bytes
         ] = []  # of an answer: gunicorn writes its head and its body, one after the other
 
     def setblocking(self, flag: bool, /) -> None:
-        """Do nothing: it never blocks, whatever gunicorn asks for, which changes its mind in each request."""
+        """Do nothing: who reads or writes says whether to wait; gunicorn changes its mind in each request."""
 
     def sendall(self, data: Any, _flags: int = 0, /) -> None:  # noqa: ANN401 - whatever has bytes
         """Take a piece of an answer."""
@@ -118,6 +124,17 @@ class Connection(TConn):  # type: ignore[misc]
         """Whether something of another request was read already."""
         return bool(self.parser.unreader.buf.getvalue())
 
+    def follows(self) -> bool:
+        """Tell whether the client says something more within a moment, if only that it goes. Raises OSError."""
+        if self.read_ahead:
+            return True
+        try:
+            piece = self.sock.recv(_MOSTLY)
+        except BlockingIOError:
+            return False
+        self.parser.unreader.unread(piece)
+        return True
+
     def receive(self, most: int) -> bool:
         """Read what there is of the next request; tells whether it is all there, or hopeless.
 
@@ -126,9 +143,12 @@ class Connection(TConn):  # type: ignore[misc]
         self.init()
         if self.arrival is None:
             data: bytes = self.parser.unreader.take_buffered()
-            piece = self._read(_MOSTLY)
-            data = data + piece if data and piece else data or piece or b""
-            if piece == b"" or is_whole(data):
+            there = is_whole(data)
+            if not there:
+                piece = self._read(_MOSTLY)
+                data += piece or b""
+                there = piece == b"" or is_whole(data)
+            if there:
                 self.parser.unreader.unread(data)
                 return True
             self.arrival = Arrival(data, most)

@@ -8,7 +8,6 @@ Whoever takes too long is let go, and those who take longest when there is no ro
 from __future__ import annotations
 
 import os
-import select
 import selectors
 import socket
 import time
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _YIELD = 0.001  # seconds that a new connection is left to workers that have fewer
-_LINGER = 5.0  # ms that a thread stays with a client that has its answer
 _HEAD = 10.0  # seconds until the first byte of a request, and again until its head is there
 _BODY = 60.0  # seconds until all of its body is there
 _ANSWER = 60.0  # seconds until an answer is read
@@ -110,11 +108,7 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
         """Tell whether the client says something more within a moment in which nobody else needs the thread."""
         if self._queued or not self.alive or conn.sock.unsent is not None:
             return False
-        if conn.read_ahead:
-            return True
-        poll = select.poll()  # takes any descriptor, as select does not
-        poll.register(conn.sock, select.POLLIN)
-        return bool(poll.poll(_LINGER))
+        return conn.follows()
 
     # --- in the main thread
 
@@ -253,7 +247,7 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
         """Read what is in the way of the last answer: it would be lost if the connection were closed before."""
         with suppress(BlockingIOError):
             try:
-                if conn.sock.recv(65536):
+                if conn.sock.recv(65536, socket.MSG_DONTWAIT):
                     return
             except ConnectionError:
                 pass
