@@ -79,7 +79,7 @@ def test_releases_are_exchanged_one_process_at_a_time_under_load(
             ledger.flows()
         check_messages(fleet, ledger)
         check_told(ledger, first, second)
-    fleet.stop()
+    fleet.check_logs()
 
 
 def check_messages(fleet: Fleet, ledger: Ledger) -> None:
