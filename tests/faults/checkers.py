@@ -8,7 +8,7 @@ from typing import Any
 
 from tests.faults.history import Operation
 from tests.faults.leases import Leases
-from tests.faults.load import DEAD, JOBS, MAX_CLAIMS, NEWS, is_poison
+from tests.faults.load import DEAD, JOBS, MAX_CLAIMS, NEWS, SCRATCH, is_poison
 from tests.faults.removals import Removals, came_out, missing
 from tests.faults.verdict import Verdict, chosen, delivered, left, place, queues
 
@@ -25,9 +25,17 @@ def total_queue(history: History) -> Verdict:
     nothing else.
     """
     problems: list[str] = []
-    numbers: Counter[str] = Counter(
-        attempted=0, acknowledged=0, lost=0, unexpected=0, duplicated=0, recovered=0, removed=0
+    names = (
+        "attempted",
+        "acknowledged",
+        "lost",
+        "unexpected",
+        "duplicated",
+        "recovered",
+        "popped unseen",
+        "purged",
     )
+    numbers = Counter(dict.fromkeys(names, 0))
     for tenant, queue in queues(history):
         posts = list(chosen(history, "post", tenant=tenant, queue=queue))
         attempted = {value for post in posts for value in post.asked["values"]}
@@ -43,7 +51,7 @@ def total_queue(history: History) -> Verdict:
         numbers["attempted"] += len(attempted)
         numbers["acknowledged"] += len(acknowledged)
         numbers["lost"] += len(lost)
-        numbers["removed"] += len(gone) - len(lost)
+        numbers["purged" if queue == SCRATCH else "popped unseen"] += len(gone) - len(lost)
         numbers["unexpected"] += len(unexpected)
         numbers["duplicated"] += sum(count - 1 for value, count in handed.items() if not is_poison(value))
         numbers["recovered"] += len((out - acknowledged) & attempted)

@@ -24,6 +24,9 @@ from tests.faults.tools import Tools, find_tools
 from tests.faults.world import STORES
 
 
+ROOT = Path(__file__).parents[2]
+
+
 @pytest.fixture(scope="module")
 def tools(tmp_path_factory: pytest.TempPathFactory) -> Tools:
     return find_tools(tmp_path_factory.mktemp("tools"))
@@ -169,6 +172,16 @@ def test_the_same_seed_draws_the_same_decisions_whatever_goes_wrong(tmp_path: Pa
     other = Caller("p", "alpha", [1], history, "redis/8")
     assert other.random.random() != Caller("p", "alpha", [1], history, "redis/7").random.random()
     history.close()
+
+
+def test_leases_are_short_in_the_processes_of_a_run_alone() -> None:
+    """Whatever else the suite imports, the limits of the tests beside it are those of the service."""
+    for module in ("tests.faults.run", "tests.faults.node"):
+        code = f"import {module}, queues.limits; print(queues.limits.MIN_TTL)"
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        assert int(done.stdout) == 60
 
 
 def test_the_end_of_a_log_is_found(tmp_path: Path) -> None:

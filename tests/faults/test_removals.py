@@ -35,10 +35,10 @@ class TestPops:
 
     def test_one_whose_answer_was_lost_took_as_many_as_it_asked_for_at_most(self) -> None:
         verdict = checkers.total_queue(posted(A, B).lost_pop(2).history)
-        assert (verdict.problems, verdict.numbers["removed"], verdict.numbers["lost"]) == ((), 2, 0)
+        assert (verdict.problems, verdict.numbers["popped unseen"], verdict.numbers["lost"]) == ((), 2, 0)
         verdict = checkers.total_queue(posted(A, B, C).lost_pop(2).history)
         assert len(verdict.problems) == 1
-        assert (verdict.numbers["removed"], verdict.numbers["lost"]) == (2, 1)
+        assert (verdict.numbers["popped unseen"], verdict.numbers["lost"]) == (2, 1)
         assert lost(posted(A, B, C).lost_pop(2).lost_pop(1)) == ""
 
     def test_it_took_nothing_that_was_seen_later(self) -> None:
