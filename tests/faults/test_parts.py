@@ -23,7 +23,6 @@ from tests.faults.proxy import DELAY, LAG, FaultyProxy, Mode
 from tests.faults.tools import Tools, find_tools
 from tests.faults.world import STORES
 
-
 ROOT = Path(__file__).parents[2]
 
 
