@@ -26,7 +26,9 @@ CONNECTIONS = 8
 
 SERVICE = "Hermod"
 LUA_APP = "falcon, one Lua call"
+INSERT_APP = "falcon, one insert_one"
 APP = "falcon, nothing"
+TRANSACTION = "one transaction"
 
 #: The loads, as they are called in the tables.
 LOADS: Mapping[str, Load] = {
@@ -42,7 +44,14 @@ BARE: Mapping[str, Mapping[str, Mapping[str, str]]] = {
         "post-batch": {"pipeline of XADD": "streams"},
         "claim-delete": {"XREADGROUP + XACK + XDEL": "streams"},
     },
-    "mongodb": {"post": {"insert_one": "documents"}, "post-batch": {"insert_many": "documents"}},
+    "mongodb": {
+        "post": {"insert_one": "documents", TRANSACTION: "transactions"},
+        "post-batch": {"insert_many": "documents", TRANSACTION: "transactions"},
+        "claim-delete": {
+            "find + update_many + delete_many": "leases",
+            "the same in two transactions": "transactions",
+        },
+    },
     "sqlite": {load.name: {"sqlite3": "rows"} for load in LOADS.values()},
 }
 
@@ -140,6 +149,8 @@ def yardsticks(
         found: dict[str, dict[str, Contender]] = {load.name: {APP: app} for load in LOADS.values()}
         if store.name == "redis":
             found["post"][LUA_APP] = serve("--redis", store.uri)
+        if store.name == "mongodb":
+            found["post"][INSERT_APP] = serve("--mongodb", store.uri)
         # SQLite has one writer at a time, and does best without others that wait for it.
         threads = 1 if store.name == "sqlite" else clients.connections
         uri = f"sqlite:///{folder / 'alone.db'}" if store.name == "sqlite" else store.uri

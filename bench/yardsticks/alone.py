@@ -35,6 +35,8 @@ ENGINES: Mapping[str, str] = {
     "streams": "bench.yardsticks.redis:Streams",
     "lua": "bench.yardsticks.redis:Lua",
     "documents": "bench.yardsticks.mongodb:Documents",
+    "leases": "bench.yardsticks.mongodb:Leases",
+    "transactions": "bench.yardsticks.mongodb:Transactions",
     "rows": "bench.yardsticks.sqlite:Rows",
 }
 

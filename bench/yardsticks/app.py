@@ -1,17 +1,19 @@
 """A bare falcon application behind the same gunicorn settings, but none of Hermod's workers.
 
-It reads each request and does nothing, or makes one Lua call on Redis for each.
+It reads each request and does nothing, or makes one Lua call on Redis for each post, or one `insert_one` on MongoDB.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
 import click
 import falcon
 
 from bench.bodies import body
 from bench.conditions import BODY_SIZE
+from bench.yardsticks.mongodb import Documents
 from bench.yardsticks.redis import Lua
 from transport.settings import ApiSettings, Settings
 from transport.wsgi.server import RestServer
@@ -20,8 +22,15 @@ _MESSAGE = b'{"id":"%032x","href":"/v2/queues/load/messages/0","ttl":86400,"age"
 _CLAIMED = b'{"messages":[' + b",".join(_MESSAGE % (n, body()) for n in range(10)) + b"]}"
 
 
+class Appending(Protocol):
+    """An engine that takes a document."""
+
+    def append(self, document: bytes, /) -> int:
+        """Append it, and return its number."""
+
+
 class _Messages:
-    def __init__(self, store: Lua | None) -> None:
+    def __init__(self, store: Appending | None) -> None:
         self._store = store
 
     def on_post(self, request: falcon.Request, response: falcon.Response, **_path: str) -> None:
@@ -44,8 +53,8 @@ class _Claims:
 class BareServer(RestServer):
     """Nothing of the server but the settings that it gives gunicorn."""
 
-    def __init__(self, settings: Settings, redis: str | None) -> None:
-        self._redis = redis
+    def __init__(self, settings: Settings, open_store: Callable[[], Appending | None]) -> None:
+        self._open_store = open_store
         super().__init__(settings)
 
     def options(self) -> Mapping[str, object]:
@@ -55,8 +64,7 @@ class BareServer(RestServer):
     def load(self) -> Callable[..., object]:
         """Return the application."""
         app = falcon.App()
-        store = Lua(self._redis, BODY_SIZE) if self._redis else None
-        app.add_route("/v2/queues/{queue_name}/messages", _Messages(store))
+        app.add_route("/v2/queues/{queue_name}/messages", _Messages(self._open_store()))
         app.add_route("/v2/queues/{queue_name}/claims", _Claims())
         return app
 
@@ -66,10 +74,17 @@ class BareServer(RestServer):
 @click.option("--workers", type=int, required=True)
 @click.option("--threads", type=int, required=True)
 @click.option("--redis", metavar="URI")
-def main(bind: str, workers: int, threads: int, redis: str | None) -> None:
+@click.option("--mongodb", metavar="URI")
+def main(bind: str, workers: int, threads: int, redis: str | None, mongodb: str | None) -> None:
     """Serve until told to stop."""
+
+    def open_store() -> Appending | None:
+        if redis:
+            return Lua(redis, BODY_SIZE)
+        return Documents(mongodb, BODY_SIZE) if mongodb else None
+
     api = ApiSettings(bind=bind, workers=workers, threads=threads)
-    BareServer(Settings(api=api), redis).run()
+    BareServer(Settings(api=api), open_store).run()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The yardsticks do what they are compared for."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import pytest
@@ -17,6 +18,8 @@ STORES = {
     "streams": servers.redis_uri,
     "lua": servers.redis_uri,
     "documents": servers.mongodb_uri,
+    "leases": servers.mongodb_uri,
+    "transactions": servers.mongodb_uri,
     "rows": lambda folder: f"sqlite:///{folder}/bare.db",
 }
 
@@ -54,16 +57,28 @@ def test_threads_work_on_an_engine_for_a_while(load, each, tmp_path):
     assert tally.cpu > 0
 
 
-@pytest.mark.parametrize("redis", [False, True])
-def test_a_bare_application_answers_as_the_service_does(redis, tmp_path):
-    more = ("--redis", STORES["lua"](tmp_path)) if redis else ()
+@pytest.mark.parametrize("name", ["leases", "transactions"])
+def test_threads_that_claim_together_take_each_message_once(name, tmp_path):
+    with closing(open_engine(name, STORES[name](tmp_path), 200)) as engine, ThreadPoolExecutor(4) as threads:
+        engine.prepare(40)
+
+        taken = [*threads.map(engine.take, [7] * 20)]
+        left = engine.take(40)
+
+    assert sum(taken) + left == 40
+
+
+@pytest.mark.parametrize("store", ["", "lua", "documents"])
+def test_a_bare_application_answers_as_the_service_does(store, tmp_path):
+    option = {"": (), "lua": ("--redis",), "documents": ("--mongodb",)}[store]
+    more = (*option, STORES[store](tmp_path)) if store else ()
     command = ("bench.yardsticks.app", "--workers", "1", "--threads", "2", *more)
     with serving(*command) as (url, _), closing(Connection(Target(url=url))) as connection:
         first, second = (connection.ask(post(1)).body for _ in range(2))
         claimed = found(connection.ask(claim(10)).body)
         connection.ask(delete(claimed))
 
-    assert (first != second) is redis
+    assert (first != second) is bool(store)
     assert len(claimed) == 10
 
 
