@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.acceptance.conftest import MakeHermod
 from tests.acceptance.processes import GONE, Hermod, wait_until
 from tests.releases import leavings
-from tests.releases.crowd import Ledger
+from tests.releases.ledger import Ledger
 from tests.releases.sockets import answers
 
 

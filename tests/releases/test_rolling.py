@@ -19,8 +19,10 @@ import pytest
 from tests.acceptance.conftest import MakeHermod, hermod, shared_store  # noqa: F401 - fixtures
 from tests.acceptance.processes import wait_until
 from tests.releases import previous
-from tests.releases.crowd import Follower, Ledger, load, webhook
+from tests.releases.connected import Follower
+from tests.releases.crowd import load, webhook
 from tests.releases.fleet import Fleet
+from tests.releases.ledger import Ledger
 
 
 @pytest.fixture(scope="session")
@@ -52,6 +54,7 @@ def test_the_wheel_has_what_the_tag_has(tmp_path: Path, release: Path) -> None:
     assert sources(tmp_path) == sources(release)
 
 
+@pytest.mark.timeout(240)  # a dozen processes are started, one after the other
 def test_releases_are_exchanged_one_process_at_a_time_under_load(
     hermod: MakeHermod,  # noqa: F811 - the fixture
     shared_store: str,  # noqa: F811 - the fixture
