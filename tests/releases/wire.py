@@ -159,6 +159,8 @@ def running(folder: Path, environ: Mapping[str, str]) -> Iterator[tuple[int, str
         token = make_token(uri, environ)
         wait_until(lambda: answers(services[0]), "the websocket service answers")
         yield services[0].port, token
+        for service in services:
+            assert '"level": "error"' not in service.log
     finally:
         for service in services:
             service.kill()
