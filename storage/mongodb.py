@@ -6,7 +6,8 @@ falls due, as in the SQLite driver; `storage.mongodb_queue` tells how it is chan
 Collections, in the database that the URI names (default `hermod`):
 
     queue    _id {p: project, q: queue}; gen, pile, last, free, claimed, due (ms), only (client, if there is one),
-             move, shut, sub (see `storage.mongodb_queue`), rev, news (see `storage.mongodb_listener`)
+             move, shut, sub (see `storage.mongodb_header`), news (see `storage.mongodb_listener`),
+             rev, kept, low (see `storage.mongodb_ready`)
     message  _id PILE + place, 16 hexadecimal digits each; pile, seq, st (0 ready, 1 delayed, 2 claimed),
              cr, ex, vi (ms), cl (client), se (form, see `queues.versions`; a boolean in version 1),
              n (times handed out), c (claim id, in state 2), b (body)
@@ -53,20 +54,19 @@ from queues.models import (
     Stats,
 )
 from queues.versions import sealed_of
-from storage.mongodb_layout import MongoLayout
-from storage.mongodb_link import BY_CLAIM, CLAIMED, DELAYED, READY, Document, MongoLink
-from storage.mongodb_listener import MongoListener
-from storage.mongodb_queue import (
+from storage.mongodb_header import (
     NEVER,
     NO_CHANGE,
     Change,
     QueueHeader,
-    QueueWork,
-    QueueWriters,
     header_of,
     message_key,
     queue_key,
 )
+from storage.mongodb_layout import MongoLayout
+from storage.mongodb_link import BY_CLAIM, CLAIMED, DELAYED, READY, Document, MongoLink
+from storage.mongodb_listener import MongoListener
+from storage.mongodb_queue import QueueWork, QueueWriters
 from storage.mongodb_records import MongoRecords
 from storage.mongodb_steps import (
     append,
@@ -74,14 +74,12 @@ from storage.mongodb_steps import (
     due_of,
     end_claims,
     find_claim,
-    find_ready,
     ids_from,
     locate,
     messages_of,
     remember,
     remove,
-    remove_claimed,
-    remove_free,
+    remove_held,
     repeated,
     settle,
     settle_some,
@@ -218,7 +216,8 @@ class MongoMessages:
             hidden = {} if hide is None else {"cl": {"$ne": hide}}
 
             def of_state(state: int) -> list[Document]:
-                match = {"pile": queue.pile, "st": state, "seq": {"$gt": after}, **hidden}
+                behind = max(after, queue.low - 1) if state == READY else after
+                match = {"pile": queue.pile, "st": state, "seq": {"$gt": behind}, **hidden}
                 return [{"$match": match}, *page]
 
             pipeline = of_state(states[0])
@@ -234,11 +233,7 @@ class MongoMessages:
         """Delete one message; see the port."""
 
         def step(work: QueueWork, queue: QueueHeader) -> None:
-            if (
-                claim_id is not None
-                and queue.move is None
-                and remove_claimed(work, queue, [message_id], claim_id)
-            ):
+            if claim_id is not None and queue.move is None and remove_held(work, queue, message_id, claim_id):
                 return
             for found in locate(work, queue, [message_id]):
                 holder = found.get("c")
@@ -264,28 +259,30 @@ class MongoMessages:
 
         def step(work: QueueWork, queue: QueueHeader) -> None:
             if claim_ids is None and queue.move is None:
-                if remove_claimed(work, queue, wanted) < len(wanted):
-                    remove_free(work, queue, wanted)
+                work.remove_later(queue.places(wanted))
                 return
             found = locate(work, queue, wanted)
             if claim_ids is not None and any(each.get("c", None) not in (None, *claim_ids) for each in found):
                 raise MessageClaimed
             remove(work, queue, found)
 
-        self._change(address, now, step, absent=None, guess=Change(claimed=-len(wanted)))
+        guess = Change(claimed=-len(wanted))
+        self._change(address, now, step, absent=None, guess=guess, removes=claim_ids is None)
 
     def pop(self, address: Address, limit: int, *, now: int) -> Popped:
         """Remove and return the first messages that are free; see the port."""
 
         def step(work: QueueWork, queue: QueueHeader) -> Popped:
-            ready = find_ready(work, queue, limit)
+            ready = work.ready(queue).first(limit)
             found = list(takewhile(lambda each: not each["se"], ready))
             sealed_next = len(found) < len(ready) and sealed_of(ready[len(found)]["se"])
             remove(work, queue, found)
+            work.ready(queue).took(found)
             messages = [queue.message(each) for each in found]
             return Popped(messages=messages, sealed_next=sealed_next)
 
-        return self._change(address, now, step, absent=Popped(messages=[]), guess=Change(free=-limit))
+        guess = Change(free=-limit)
+        return self._change(address, now, step, absent=Popped(messages=[]), guess=guess, takes=limit)
 
     def claim(self, address: Address, lease: Lease, *, now: int) -> Claimed:
         """Lease the first messages that are free; see the port."""
@@ -293,7 +290,7 @@ class MongoMessages:
         def step(work: QueueWork, queue: QueueHeader) -> Claimed:
             buried = 0
             while True:
-                ready = find_ready(work, queue, lease.limit)
+                ready = work.ready(queue).first(lease.limit)
                 dead = lease.dead_letter
                 if dead is None or dead.address == address:
                     break
@@ -307,7 +304,8 @@ class MongoMessages:
             return Claimed(claim=take_lease(work, queue, ready, lease, now), dead_lettered=buried)
 
         guess = Change(free=-lease.limit, claimed=lease.limit, due=now + lease.ttl * 1000)
-        return self._change(address, now, step, absent=Claimed(claim=None), guess=guess)
+        absent = Claimed(claim=None)
+        return self._change(address, now, step, absent=absent, guess=guess, takes=lease.limit)
 
     def read_claim(self, address: Address, claim_id: str, *, now: int) -> Claim:
         """Return a live claim; see the port."""
@@ -500,17 +498,21 @@ class MongoMessages:
         *,
         absent: T,
         guess: Change = NO_CHANGE,
+        removes: bool = False,
+        takes: int = 0,
     ) -> T:
         def step(work: QueueWork) -> T:
             queue = work.queue()
             if queue is None:
                 return absent
-            work.flush_messages()
+            if not removes:
+                work.flush_messages()
             while queue.due <= now:
+                work.before_settling()
                 settle(work, queue, now, _BATCH)
             return change(work, queue)
 
-        return self._writers.write(address, step, guess=guess)
+        return self._writers.write(address, step, guess=guess, removes=removes, takes=takes)
 
     def _clear_abandoned(self, limit: int) -> int:
         """Delete what purged and dropped queues, and moves, left: about `limit` things; return how many."""

@@ -20,6 +20,7 @@ from pymongo.write_concern import WriteConcern
 from queues.errors import StoreUnavailable, StoreUnsupported
 from storage.layouts import make_ready
 from storage.mongodb_layout import MongoLayout
+from storage.mongodb_turns import MongoTurns
 from storage.server_clock import ServerClock
 from storage.shared_call import SharedCall
 
@@ -97,6 +98,7 @@ class MongoLink:
             read_concern=ReadConcern("majority"),
             write_concern=WriteConcern("majority", j=True),
         )
+        self.turns = MongoTurns(f"{','.join(sorted(parts.netloc.rpartition('@')[2].split(',')))}/{name}")
         self.clock = ServerClock(self._ask_time)
         self._prepared = False
         self._prepare_once = SharedCall(self._prepare)
@@ -104,6 +106,7 @@ class MongoLink:
     def close(self) -> None:
         """Close the connections."""
         self.client.close()
+        self.turns.close()
 
     @contextmanager
     def bounded(self) -> Iterator[None]:

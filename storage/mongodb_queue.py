@@ -3,126 +3,47 @@
 Whatever changes a queue is a transaction that begins by writing the queue's header,
 so changes of one queue happen one after the other, and places are given out in the
 order in which they become visible. Writers of one process share transactions by
-queue (`storage.group_commit`).
+queue (`storage.group_commit`), and processes of one machine wait for each other (`storage.mongodb_turns`).
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from threading import Lock
-from typing import Final, Generic, TypeVar
+from typing import Generic, TypeVar
 
-from pymongo import UpdateOne
+from pymongo import UpdateMany, UpdateOne
 from pymongo.client_session import ClientSession
 from pymongo.database import Database
 
 from queues.crashes import reach
 from queues.errors import HermodError, QueueMoved
-from queues.identity import message_id, new_generation, place_of
-from queues.models import Address, Message
-from queues.versions import sealed_of
+from queues.identity import new_generation
+from queues.models import Address
 from storage.group_commit import GroupCommit, Job
-from storage.mongodb_link import Document, MongoLink
+from storage.mongodb_header import (
+    NEVER,
+    NO_CHANGE,
+    Change,
+    QueueHeader,
+    changing,
+    header_of,
+    is_kept,
+    queue_key,
+)
+from storage.mongodb_link import CLAIMED, DELAYED, READY, Document, MongoLink
+from storage.mongodb_ready import ReadyMessages
 
 T = TypeVar("T")
-
-NEVER: Final = 2**63 - 1
-
-#: States of a queue: shut for a move, and moved away.
-SHUT, AWAY = 1, 2
-
-
-@dataclass(slots=True)
-class QueueHeader:
-    """A queue's header while a transaction works on it; see the collection `queue`."""
-
-    address: Address
-    gen: str
-    pile: str
-    last: int
-    free: int
-    claimed: int
-    due: int
-    only: str | None = None  # who posted everything that is there
-    move: str | None = None  # id of the move that the queue is part of
-    shut: int = 0  # SHUT while it is shut for that move, AWAY once it has moved away
-    subscribed: str = ""  # the stamp of who noted last that posts need tickets; "" where they need none
-    news: int = 0  # grows with each transaction that brings something new to those who watch the queue
-    rev: int = 0  # grows with each transaction
-
-    def expect(self, due: int) -> None:
-        """Note that something falls due."""
-        self.due = min(self.due, due)
-
-    def tell(self) -> None:
-        """Let those who watch the queue know that there is something new; see `storage.mongodb_listener`."""
-        self.news += 1
-
-    def places(self, ids: Iterable[str]) -> list[str]:
-        """Return the keys of the messages that the ids name, those of other queues left out."""
-        places = (place_of(id_, self.gen) for id_ in ids)
-        return [message_key(self.pile, place) for place in places if place is not None]
-
-    def message(self, found: Document) -> Message:
-        """Build a message from its document. Raises StoreUnsupported if it is newer than this release."""
-        return Message(
-            sealed=sealed_of(found["se"]),  # first: nothing else of a newer one can be read
-            id=message_id(found["seq"], self.gen),
-            body=bytes(found["b"]),
-            created=int(found["cr"]),  # from bson.Int64, which nothing but this driver knows
-            expires=int(found["ex"]),
-            client_id=found["cl"],
-            claim_id=found.get("c"),
-            claim_count=found["n"],
-        )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Change:
-    """What a step most likely does to the header of its queue, so that reading the header can write it at once."""
-
-    last: int = 0  # by how much these grow
-    free: int = 0
-    claimed: int = 0
-    news: int = 0
-    due: int = NEVER  # what falls due
-
-    def __add__(self, other: Change) -> Change:
-        """Return the change that both make."""
-        return Change(
-            last=self.last + other.last,
-            free=self.free + other.free,
-            claimed=self.claimed + other.claimed,
-            news=self.news + other.news,
-            due=min(self.due, other.due),
-        )
-
-    def update(self) -> Document:
-        """Return how to write it."""
-        grown = {"last": self.last, "free": self.free, "claimed": self.claimed, "news": self.news}
-        update: Document = {"$inc": {"rev": 1} | {name: by for name, by in grown.items() if by}}
-        return update if self.due == NEVER else update | {"$min": {"due": self.due}}
-
-    def written(self, queue: QueueHeader) -> Document:
-        """Return what the changing part of a header is after that."""
-        return _changing(queue) | {
-            "last": queue.last + self.last,
-            "free": queue.free + self.free,
-            "claimed": queue.claimed + self.claimed,
-            "news": queue.news + self.news,
-            "due": min(queue.due, self.due),
-        }
-
-
-NO_CHANGE: Final = Change()
 
 
 class QueueWork:
     """One transaction on one queue, and on its dead-letter queue where messages move there.
 
-    New messages are written once, at the end; so is a header, unless the `guess` about it was right.
+    What steps of several jobs want from the same statement waits for it: messages to be inserted, leases to be
+    written, messages to be removed. A header is written at the end, unless the `guess` about it was right.
     """
 
     def __init__(
@@ -131,7 +52,10 @@ class QueueWork:
         session: ClientSession,
         address: Address,
         guess: Change = NO_CHANGE,
+        takes: int = 0,
     ) -> None:
+        self._takes = takes  # how many messages the steps want to take from the front of the queue
+        self._ready: ReadyMessages | None = None
         self.database = database
         self.session = session
         self._address = address
@@ -139,6 +63,9 @@ class QueueWork:
         self._queues: dict[Address, QueueHeader] = {}
         self._written: dict[Address, Document] = {}  # the changing part of a header, as it is written
         self._new: list[Document] = []
+        self._leased: list[UpdateMany] = []
+        self._claims: list[Document] = []
+        self._unwanted: set[str] = set()  # keys of messages
         self._touched: dict[tuple[str, str], int] = {}  # by move and key; the rev of the change
 
     def queue(self, address: Address | None = None) -> QueueHeader | None:
@@ -163,6 +90,8 @@ class QueueWork:
                 return None
             self._queues[address] = queue = header_of(address, found)
             self._written[address] = guess.written(queue)
+            if not is_kept(found):
+                self._written[address]["kept"] = None
         return self._queues[address]
 
     def create(self, address: Address, *, generation: str | None = None) -> QueueHeader:
@@ -176,8 +105,8 @@ class QueueWork:
             claimed=0,
             due=NEVER,
         )
-        self._written[address] = _changing(queue)
-        document = {"_id": queue_key(address), "gen": queue.gen, "rev": 0, **_changing(queue)}
+        self._written[address] = changing(queue)
+        document = {"_id": queue_key(address), "gen": queue.gen, "rev": 0, **changing(queue)}
         self.database.queue.insert_one(document, session=self.session)
         self._queues[address] = queue
         return queue
@@ -204,19 +133,62 @@ class QueueWork:
             found = self.database.message.find(wanted, {"seq": 1}, hint=hint, session=self.session)
             self.touch(queue, "m", (each["seq"] for each in found))
 
+    def ready(self, queue: QueueHeader) -> ReadyMessages:
+        """Return the first messages that are ready, for a step that only takes some."""
+        self._ready = self._ready or ReadyMessages(self.database, self.session, queue, self._takes)
+        return self._ready
+
+    def lease(self, change: UpdateMany, claim: Document) -> None:
+        """Write a new claim, and change its messages, at the end of the transaction."""
+        self._leased.append(change)
+        self._claims.append(claim)
+
+    def remove_later(self, keys: Iterable[str]) -> None:
+        """Remove those of the messages that exist, whatever their state, of a queue that is not about to move."""
+        self._unwanted.update(keys)
+
+    def flush_removals(self) -> None:
+        """Remove what waits for it; most of what is removed is claimed."""
+        keys, self._unwanted = self._unwanted, set()
+        queue = self._queues.get(self._address)
+        if not keys or queue is None:
+            return
+        queue.claimed -= (claimed := self._remove(keys, {"st": CLAIMED}))
+        if claimed < len(keys):
+            queue.free -= self._remove(keys, {"st": {"$in": [READY, DELAYED]}})
+
+    def _remove(self, keys: Collection[str], state: Document) -> int:
+        wanted = {"_id": {"$in": list(keys)}, **state}
+        return self.database.message.delete_many(wanted, session=self.session).deleted_count
+
     def flush_messages(self) -> None:
-        """Insert the messages that wait for it, since a statement is about to look for them."""
+        """Remove and insert what waits for it, since a statement is about to look for messages."""
+        self.flush_removals()
         if self._new:
             self.database.message.insert_many(self._new, session=self.session)
             self._new = []
+
+    def flush_leases(self) -> None:
+        """Write the leases that wait for it."""
+        if self._leased:
+            self.database.message.bulk_write(self._leased, session=self.session)
+            self.database.claim.insert_many(self._claims, session=self.session)
+            self._leased, self._claims = [], []
 
     def forget(self, queue: QueueHeader) -> None:
         """Leave a header alone that was deleted."""
         self._queues.pop(queue.address, None)
 
+    def before_settling(self) -> None:
+        """Write whatever messages and claims wait for, and forget what was read of them."""
+        self.flush_messages()
+        self.flush_leases()
+        self._ready = None
+
     def flush(self) -> None:
         """Write what waits to be written."""
         self.flush_messages()
+        self.flush_leases()
         reach("mongodb.half-written")
         if self._touched:
             notes = [
@@ -225,68 +197,25 @@ class QueueWork:
             ]
             self.database.touched.bulk_write(notes, session=self.session)
         for address, queue in self._queues.items():
-            changed = _changing(queue)
+            changed = changing(queue)
             if changed != self._written[address]:
                 key = {"_id": queue_key(address)}
                 self.database.queue.update_one(key, {"$set": changed}, session=self.session)
 
 
-def queue_key(address: Address) -> Document:
-    """Return the key of a queue's header."""
-    return {"p": address.project, "q": address.queue}
-
-
-def _changing(queue: QueueHeader) -> Document:
-    """Return the part of a header's document that changes."""
-    return {
-        "pile": queue.pile,
-        "last": queue.last,
-        "free": queue.free,
-        "claimed": queue.claimed,
-        "due": queue.due,
-        "only": queue.only,
-        "move": queue.move,
-        "shut": queue.shut,
-        "sub": queue.subscribed,
-        "news": queue.news,
-    }
-
-
-def header_of(address: Address, found: Document) -> QueueHeader:
-    """Build a header from its document."""
-    return QueueHeader(
-        address=address,
-        gen=found["gen"],
-        pile=found["pile"],
-        last=found["last"],
-        free=found["free"],
-        claimed=found["claimed"],
-        due=found["due"],
-        only=found.get("only"),
-        move=found.get("move"),
-        shut=found.get("shut", 0),
-        subscribed=found.get("sub", ""),
-        news=found.get("news", 0),
-        rev=found["rev"] + 1,
-    )
-
-
-def message_key(pile: str, place: int) -> str:
-    """Return the key of the message at a place of a pile."""
-    return f"{pile}{place:016x}"
-
-
-def place_in(key: str) -> int:
-    """Return the place that a message's key names."""
-    return int(key[16:], 16)
-
-
 @dataclass(frozen=True, slots=True)
-class _Guessed(Generic[T]):
-    """A step, and what it most likely does to the header."""
+class _Step(Generic[T]):
+    """What a job does, what that most likely does to the header, and what it shares with other jobs' steps."""
 
     run: Callable[[QueueWork], T]
     guess: Change
+    removes: bool  # whether it only removes messages, which is done for all such steps at once
+    takes: int  # from the front of the queue at most; what is there is read for all such steps at once
+
+    @property
+    def turn(self) -> int:
+        """Return when it runs among those who wait together: what is removed is not taken, and taking comes last."""
+        return 0 if self.removes else 2 if self.takes else 1
 
     def __call__(self, work: QueueWork) -> T:
         return self.run(work)
@@ -300,19 +229,28 @@ class QueueWriters:
         self._lock = Lock()
         self._groups: dict[Address, tuple[GroupCommit[QueueWork], int]] = {}  # with how many use it
 
-    def write(self, address: Address, step: Callable[[QueueWork], T], *, guess: Change = NO_CHANGE) -> T:
+    def write(
+        self,
+        address: Address,
+        step: Callable[[QueueWork], T],
+        *,
+        guess: Change = NO_CHANGE,
+        removes: bool = False,
+        takes: int = 0,
+    ) -> T:
         """Run a step in a transaction that other threads' steps on the same queue may share.
 
-        A `guess` about what it does to the queue's header spares a statement if it is right.
+        A `guess` about what it does to the queue's header spares a statement if it is right. A step that only removes
+        messages, or takes so many from the front of the queue, shares statements with others that do.
         """
         with self._lock:
             group, users = self._groups.get(address) or (
-                GroupCommit(lambda take: self._commit(address, take()), timeout=self._link.timeout),
+                GroupCommit(lambda take: self._commit(address, take), timeout=self._link.timeout),
                 0,
             )
             self._groups[address] = (group, users + 1)
         try:
-            return group.run(_Guessed(step, guess))
+            return group.run(_Step(step, guess, removes, takes))
         finally:
             with self._lock:
                 group, users = self._groups[address]
@@ -321,12 +259,17 @@ class QueueWriters:
                 else:
                     self._groups[address] = (group, users - 1)
 
-    def _commit(self, address: Address, jobs: Sequence[Job[QueueWork, object]]) -> None:
-        guess = sum((job.step.guess for job in jobs if isinstance(job.step, _Guessed)), NO_CHANGE)
-
+    def _commit(self, address: Address, take: Callable[[], Sequence[Job[QueueWork, object]]]) -> None:
         def run(session: ClientSession) -> None:
-            work = QueueWork(self._link.database, session, address, guess)
-            for job in jobs:
+            # Those who came while a conflict was lost are taken along.
+            jobs = [(job.step, job) for job in take() if isinstance(job.step, _Step)]  # which all of them are
+            jobs.sort(key=lambda each: each[0].turn)
+            guess = sum((step.guess for step, _ in jobs), NO_CHANGE)
+            takes = sum(step.takes for step, _ in jobs)
+            work = QueueWork(self._link.database, session, address, guess, takes)
+            for step, job in jobs:
+                if not step.removes:
+                    work.flush_removals()
                 if not job.start():
                     continue
                 job.error = None
@@ -337,5 +280,6 @@ class QueueWriters:
             work.flush()
             reach("mongodb.before-commit")
 
-        self._link.transaction(run)
+        with self._link.turns.turn(address):
+            self._link.transaction(run)
         reach("mongodb.after-commit")

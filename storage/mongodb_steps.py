@@ -6,13 +6,14 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from bson.binary import Binary
-from pymongo import ASCENDING
+from pymongo import UpdateMany
 
 from queues.errors import KeyReused
 from queues.identity import message_id, new_claim_id
 from queues.models import Claim, DeadLetter, Lease, NewMessage, Once, Posted
+from storage.mongodb_header import AWAY, NEVER, QueueHeader, message_key, place_in
 from storage.mongodb_link import BY_CLAIM, BY_DELAY, BY_EXPIRY, CLAIMED, DELAYED, READY, Document
-from storage.mongodb_queue import AWAY, NEVER, QueueHeader, QueueWork, message_key, place_in
+from storage.mongodb_queue import QueueWork
 from storage.mongodb_transfers import drop_queue
 
 
@@ -77,13 +78,6 @@ def remember(work: QueueWork, queue: QueueHeader, once: Once, first: int, count:
     )
 
 
-def find_ready(work: QueueWork, queue: QueueHeader, limit: int) -> list[Document]:
-    """Return the first messages that can be claimed."""
-    messages = work.database.message
-    wanted = {"pile": queue.pile, "st": READY}
-    return list(messages.find(wanted, session=work.session).sort("seq", ASCENDING).limit(limit))
-
-
 def locate(work: QueueWork, queue: QueueHeader, ids: Iterable[str]) -> list[Document]:
     """Return key, state and claim of those of the messages that exist."""
     wanted = {"_id": {"$in": queue.places(ids)}}
@@ -106,27 +100,12 @@ def remove(work: QueueWork, queue: QueueHeader, found: Sequence[Document]) -> No
     queue.free -= len(found) - claimed
 
 
-def remove_claimed(
-    work: QueueWork, queue: QueueHeader, ids: Iterable[str], claim_id: str | None = None
-) -> int:
-    """Delete those of the messages that are claimed, by that claim or by any, of a queue that is not about to move.
-
-    Returns how many they were.
-    """
-    claimed = {"st": CLAIMED, **({} if claim_id is None else {"c": claim_id})}
-    count = _remove_where(work, queue, ids, claimed)
+def remove_held(work: QueueWork, queue: QueueHeader, id_: str, claim_id: str) -> bool:
+    """Delete a message if that claim holds it, of a queue that is not about to move; tell whether it did."""
+    wanted = {"_id": {"$in": queue.places([id_])}, "st": CLAIMED, "c": claim_id}
+    count = work.database.message.delete_many(wanted, session=work.session).deleted_count
     queue.claimed -= count
-    return count
-
-
-def remove_free(work: QueueWork, queue: QueueHeader, ids: Iterable[str]) -> None:
-    """Delete those of the messages that are not claimed, of such a queue."""
-    queue.free -= _remove_where(work, queue, ids, {"st": {"$in": [READY, DELAYED]}})
-
-
-def _remove_where(work: QueueWork, queue: QueueHeader, ids: Iterable[str], state: Document) -> int:
-    wanted = {"_id": {"$in": queue.places(ids)}, **state}
-    return work.database.message.delete_many(wanted, session=work.session).deleted_count
+    return count > 0
 
 
 def bury(work: QueueWork, queue: QueueHeader, doomed: Sequence[Document], dead: DeadLetter, now: int) -> None:
@@ -135,6 +114,7 @@ def bury(work: QueueWork, queue: QueueHeader, doomed: Sequence[Document], dead: 
     target.only = None
     target.tell()
     remove(work, queue, doomed)
+    work.ready(queue).took(doomed)
     for each in doomed:
         target.last += 1
         target.free += 1
@@ -157,23 +137,28 @@ def take_lease(
 ) -> Claim:
     """Give messages to a new claim, and count that they are handed out."""
     id_, until = new_claim_id(), now + lease.ttl * 1000
-    # First of all, for what cannot be read is refused, and a refusal must not have written anything.
-    for each in ready:
-        each["c"] = id_
-        each["n"] += 1
-        if each["ex"] < until:
-            each["ex"] = until + lease.grace * 1000
-    messages = [queue.message(each) for each in ready]
+    # First of all, for what cannot be read is refused, and a refusal must not have changed anything.
+    messages = [
+        queue.message(
+            {
+                **each,
+                "c": id_,
+                "n": each["n"] + 1,
+                "ex": each["ex"] if each["ex"] >= until else until + lease.grace * 1000,
+            }
+        )
+        for each in ready
+    ]
+    work.ready(queue).took(ready)
     work.touch(queue, "m", (each["seq"] for each in ready))
     work.touch(queue, "c", [id_])
     extended = {"$cond": [{"$lt": ["$ex", until]}, until + lease.grace * 1000, "$ex"]}
-    work.database.message.update_many(
-        {"_id": {"$in": [each["_id"] for each in ready]}},
-        [{"$set": {"st": CLAIMED, "c": id_, "n": {"$add": ["$n", 1]}, "ex": extended}}],
-        session=work.session,
-    )
-    work.database.claim.insert_one(
-        {"_id": id_, "pile": queue.pile, "ttl": lease.ttl, "cr": now, "ex": until}, session=work.session
+    work.lease(
+        UpdateMany(
+            {"_id": {"$in": [each["_id"] for each in ready]}},
+            [{"$set": {"st": CLAIMED, "c": id_, "n": {"$add": ["$n", 1]}, "ex": extended}}],
+        ),
+        {"_id": id_, "pile": queue.pile, "ttl": lease.ttl, "cr": now, "ex": until},
     )
     queue.free -= len(ready)
     queue.claimed += len(ready)
@@ -197,6 +182,8 @@ def end_claims(work: QueueWork, queue: QueueHeader, claims: Sequence[str]) -> in
     work.database.claim.delete_many({"_id": {"$in": claims}}, session=work.session)
     queue.claimed -= count
     queue.free += count
+    if count:
+        queue.back()
     return count
 
 
@@ -213,6 +200,8 @@ def settle(work: QueueWork, queue: QueueHeader, now: int, limit: int) -> int:
     work.touch_documents(queue, mature, hint=BY_DELAY)
     ready = {"$set": {"st": READY}}
     matured = messages.update_many(mature, ready, hint=BY_DELAY, session=session).modified_count
+    if matured:
+        queue.back()
     queue.due = _next_due(work, queue)
     return len(expired) + len(over) + freed + matured
 

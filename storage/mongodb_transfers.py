@@ -15,18 +15,9 @@ from pymongo.database import Database
 from queues.errors import MoveInterrupted
 from queues.models import Address, Cargo, KeptClaim, KeptMessage, KeptPost, Outline
 from queues.versions import sealed_of
+from storage.mongodb_header import AWAY, NEVER, SHUT, QueueHeader, header_of, message_key, queue_key
 from storage.mongodb_link import BY_CLAIM, BY_END, CLAIMED, DELAYED, READY, Document, MongoLink
-from storage.mongodb_queue import (
-    AWAY,
-    NEVER,
-    SHUT,
-    QueueHeader,
-    QueueWork,
-    QueueWriters,
-    header_of,
-    message_key,
-    queue_key,
-)
+from storage.mongodb_queue import QueueWork, QueueWriters
 
 T = TypeVar("T")
 

@@ -17,7 +17,7 @@ from queues.models import DeadLetter, Selection
 from queues.ports import Driver
 from queues.versions import MESSAGE_VERSION
 from storage.mongodb import MongoStore
-from storage.mongodb_queue import message_key
+from storage.mongodb_header import message_key
 from storage.redis import RedisStore
 from storage.redis_keys import base_key
 from storage.registry import connect

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from threading import Event
 from typing import Any
 
 import pytest
@@ -338,6 +340,40 @@ def test_the_number_of_commands_does_not_depend_on_the_batch(deep: Deep, name: s
 
     assert Counter(sent[1]) == Counter(sent[20])
     assert len(sent[20]) == operation.commands, sent[20]
+
+
+def test_steps_that_share_a_transaction_share_its_statements(deep: Deep) -> None:
+    """Four claims, four posts and four deletions that wait together are one transaction of seven commands."""
+    queue = deep.queue.other("shared")
+    posted = queue.fill(40)
+    held = [ids(queue.claim(4).messages) for _ in range(4)]
+    writers = deep.driver.messages._writers  # type: ignore[attr-defined]
+    begun, waited = Event(), Event()
+
+    def first(_work: object) -> None:
+        begun.set()
+        assert waited.wait(60)
+
+    with ThreadPoolExecutor(13) as threads:
+        jobs = [threads.submit(writers.write, queue.address, first)]
+        assert begun.wait(60)
+        claims = [threads.submit(queue.claim, 4) for _ in range(4)]
+        jobs += [threads.submit(queue.fill, 2) for _ in range(4)]
+        jobs += [threads.submit(queue.delete_many, found) for found in held]
+        group, _ = writers._groups[queue.address]
+        servers.eventually(lambda: group.waiting == 12)
+        with deep.counted() as commands:
+            waited.set()
+            for job in jobs:
+                job.result()
+
+    taken = [ids(claim.result().messages) for claim in claims]
+    assert sorted(id_ for found in taken for id_ in found) == sorted(posted[16:32])
+    assert all(each == sorted(each) for each in taken)
+    assert queue.counts() == (8 + 8, 16, 32)
+    assert Counter(commands) == Counter(
+        {"findAndModify": 1, "delete": 1, "insert": 2, "find": 1, "update": 1, "commitTransaction": 1}
+    )
 
 
 @pytest.mark.parametrize("look", [Probe.stats, Probe.claim, Probe.expire], ids=["look", "change", "janitor"])
