@@ -61,10 +61,15 @@ def api(config: Path | None, **given: object) -> None:
 
     settings = start(config, **given).settings
     check_exposure(settings)
-    from transport.server import run
-    from transport.wsgi.server import RestServer
+    if settings.api.server == "granian":
+        from transport.wsgi import granian
 
-    run(RestServer(settings))
+        granian.run(settings)
+    else:
+        from transport.server import run
+        from transport.wsgi.server import RestServer
+
+        run(RestServer(settings))
 
 
 @hermod.command()
