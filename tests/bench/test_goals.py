@@ -90,7 +90,7 @@ def test_a_store_is_measured_in_all_respects():
     found = contest.measure("sqlite", effort)
 
     for trials in found.trials.values():
-        assert list(trials) == [SERVICE, contest.APP, "sqlite3"]
+        assert list(trials) == [SERVICE, contest.ON_GRANIAN, contest.APP, "sqlite3"]
         assert all(row.result.messages and not row.result.errors for row in trials.values())
     assert all(each.met is not None for each in goals.judged("sqlite", found))
     assert "purge" not in {figure.load for figure in found.depth}
