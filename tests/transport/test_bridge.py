@@ -14,6 +14,7 @@ import pytest
 from queues.errors import HermodError
 from tests.acceptance.processes import wait_until
 from transport.settings import ApiSettings, Settings
+from transport.wsgi import bridge
 from transport.wsgi.bridge import Bridge
 from transport.wsgi.threads import HangUp, ThreadLoop
 
@@ -55,8 +56,8 @@ class Conversation:
         asyncio.run(self._held(Bridge(self.app, most=MOST, patience=patience)))
         return int(self.sent[0]["status"])
 
-    async def _held(self, bridge: Bridge) -> None:
-        await bridge(self.scope, self.receive, self.send)
+    async def _held(self, made: Bridge) -> None:
+        await made(self.scope, self.receive, self.send)
 
 
 def piece(body: bytes, *, more: bool) -> Mapping[str, Any]:
@@ -116,6 +117,14 @@ def test_what_is_no_whole_request_never_reaches_the_application(messages, header
     assert conversation.seen == {}
 
 
+def test_slow_bodies_have_so_much_room(monkeypatch):
+    monkeypatch.setattr(bridge, "_MOST_HELD", 3)
+    pieces = [piece(b"ab", more=True), piece(b"cd", more=True)]
+    assert Conversation(*pieces, headers={"content-length": "9"}).status() == 503
+    whole = Conversation(piece(b"abcdefghi", more=False), headers={"content-length": "9"})
+    assert whole.status() == 200
+
+
 def test_a_body_has_so_many_seconds():
     conversation = Conversation(
         piece(b"a", more=True), piece(b"b", more=True), headers={"content-length": "9"}
@@ -150,7 +159,7 @@ class Awaited:
 @pytest.fixture
 def loop() -> Iterator[ThreadLoop]:
     with closing(ThreadLoop(patience=60.0)) as made:
-        made.prepare(2, stopping=lambda: None, ended=lambda: None)
+        made.prepare(1, stopping=lambda: None, ended=lambda: None)
         yield made
 
 
@@ -166,7 +175,7 @@ def start(loop: ThreadLoop, awaited: Awaited, heard: list[Any]) -> None:
     loop.call_soon_threadsafe(lambda coroutine: None, request())
 
 
-def test_requests_wait_in_threads_and_not_for_each_other(loop):
+def test_who_awaits_something_has_no_thread(loop):
     heard: list[Any] = []
     first, second = Awaited(loop), Awaited(loop)
     start(loop, first, heard)
@@ -181,12 +190,13 @@ def test_requests_wait_in_threads_and_not_for_each_other(loop):
 
 
 def test_what_does_not_come_is_given_up():
-    with closing(ThreadLoop(patience=0.01)) as loop:
+    with closing(ThreadLoop(patience=0.0)) as loop:
         loop.prepare(1, stopping=lambda: None, ended=lambda: None)
         heard: list[Any] = []
         awaited = Awaited(loop)
         start(loop, awaited, heard)
-        wait_until(lambda: heard, "it is given up")
+        wait_until(lambda: awaited.callback, "it waits")
+        wait_until(lambda: loop.give_up() or heard, "it is given up")  # type: ignore[func-returns-value]
         assert heard == ["too late"]
         awaited.say("after all")  # nobody is harmed
 

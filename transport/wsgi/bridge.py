@@ -8,6 +8,7 @@ is refused here too.
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import lru_cache
@@ -24,6 +25,7 @@ Send: TypeAlias = Callable[[Mapping[str, Any]], Awaitable[object]]
 Wsgi: TypeAlias = Callable[..., Iterable[bytes]]
 
 _LONGEST_LINE = 8190  # bytes of a request's target, or of a header
+_MOST_HELD = 64 * 2**20  # bytes of what comes slowly
 _CLOSE = (b"connection", b"close")
 _METHOD = frozenset("!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
@@ -47,6 +49,8 @@ class Bridge:
         self._app = app
         self._most = most
         self._patience = patience
+        self._lock = threading.Lock()
+        self._held = 0  # bytes of bodies that come slowly
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -73,26 +77,48 @@ class Bridge:
         length = environ.get("CONTENT_LENGTH")
         if length is None and "HTTP_TRANSFER_ENCODING" not in environ:
             return b""
-        if length is not None and (length == "0" or int(length) > self._most):
+        wanted = self._most + 1 if length is None else int(length)
+        if wanted == 0 or (length is not None and wanted > self._most):
             return b""
-        deadline = time.monotonic() + self._patience
-        body = b""
-        while len(body) <= self._most:
-            try:
-                message = await receive()
-            except TimeoutError:
-                raise _Refused(408) from None
-            if message["type"] != "http.request":  # it ended in the middle, or was no body
-                raise _Refused(400)
-            piece: bytes = message.get("body", b"")
-            body = body + piece if body else piece
-            if not message.get("more_body"):
-                if length is not None and len(body) != int(length):
-                    raise _Refused(400)
-                break
-            if time.monotonic() > deadline:
-                raise _Refused(408)
+        body, more = await self._piece(receive)
+        if more and len(body) < wanted:  # to be told that nothing more comes would cost another call
+            body = await self._rest(body, wanted, receive)
+        if length is not None and len(body) != wanted:
+            raise _Refused(400)
         return body
+
+    async def _rest(self, begun: bytes, wanted: int, receive: Receive) -> bytes:
+        """Read what does not come at once, until there are so many bytes."""
+        deadline = time.monotonic() + self._patience
+        body, more = bytearray(begun), True
+        self._hold(len(body))
+        try:
+            while more and len(body) < wanted:
+                if time.monotonic() > deadline:
+                    raise _Refused(408)
+                piece, more = await self._piece(receive)
+                body += piece
+                self._hold(len(piece))
+        finally:
+            self._hold(-len(body))
+        return bytes(body)
+
+    async def _piece(self, receive: Receive) -> tuple[bytes, bool]:
+        """Return the next piece, and whether there may be more."""
+        try:
+            message = await receive()
+        except TimeoutError:
+            raise _Refused(408) from None
+        if message["type"] != "http.request":  # it ended in the middle, or was no body
+            raise _Refused(400)
+        return message.get("body", b""), bool(message.get("more_body"))
+
+    def _hold(self, size: int) -> None:
+        """Count bytes of bodies that are not all there. Raises _Refused for more than there is room for."""
+        with self._lock:
+            self._held += size
+            if size > 0 and self._held > _MOST_HELD:
+                raise _Refused(503)
 
 
 async def _answer(send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:

@@ -134,5 +134,5 @@ def _load(settings: Settings, parent: int) -> Bridge:
     allow_files(connections_of(settings.api), "api.waiters")
     app = application(service, settings, opened)
     loop.prepare(threads_of(settings.api), stopping=service.waiting.close, ended=opened.close)
-    loop.end_with(parent)
+    loop.look_after(parent)
     return Bridge(app, most=most_body(settings), patience=_BODY)

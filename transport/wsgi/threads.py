@@ -1,8 +1,8 @@
 """An event loop that gives each request a thread, so that an application which waits for a store needs no second one.
 
-A server of asynchronous applications hands each request over as a coroutine. This loop runs it in a thread from its
-beginning to its end, instead of taking turns, and what it awaits it waits for there. Everything else that is asked
-of the loop is done as usual, in the thread that runs it.
+A server of asynchronous applications hands each request over as a coroutine. This loop runs it in a thread instead of
+taking turns, and in another one when what it awaits is there; meanwhile it has none. Everything else that is asked of
+the loop is done as usual, in the thread that runs it.
 """
 
 from __future__ import annotations
@@ -10,36 +10,33 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import threading
+import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from contextvars import Context
-from typing import Any, TypeVar
+from typing import Any
 
 import structlog
 
-T = TypeVar("T")
-
+_LAST = 5.0  # seconds that anything may be awaited when the process is to end
 _GLANCE = 1.0  # seconds between two looks whether the parent is still there
 
 _log = structlog.get_logger()
 
 
-class _Bell:
-    """Rings once, when what a thread awaits is there; whoever calls it needs no loop."""
+class _Turn:
+    """A request that awaits something; called when that is there, in whichever thread it is that knows."""
 
-    __slots__ = ("_lock",)
+    __slots__ = ("_loop", "request", "until")
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()  # a quarter of what threading.Event costs
-        self._lock.acquire()
+    def __init__(self, loop: ThreadLoop, request: Coroutine[Any, Any, Any], until: float) -> None:
+        self._loop = loop
+        self.request = request
+        self.until = until  # monotonic seconds
 
     def __call__(self, *_: object) -> None:
-        self._lock.release()
-
-    def heard(self, seconds: float) -> bool:
-        """Wait until it rings, for so many seconds at most; tells whether it did."""
-        return self._lock.acquire(timeout=seconds)
+        self._loop.go_on(self)
 
 
 class HangUp:
@@ -91,6 +88,7 @@ class ThreadLoop(asyncio.SelectorEventLoop):
         super().__init__()
         self._patience = patience
         self._crew: ThreadPoolExecutor | None = None
+        self._turns: dict[_Turn, None] = {}  # of those who await something
         self._tell_of_stop: Callable[[], object] = lambda: None
         self._close_all: Callable[[], object] = lambda: None
 
@@ -99,12 +97,27 @@ class ThreadLoop(asyncio.SelectorEventLoop):
         self._crew = ThreadPoolExecutor(threads, "request")
         self._tell_of_stop, self._close_all = stopping, ended
 
-    def end_with(self, parent: int) -> None:
-        """Ask this process to end when its parent, of this id, is gone."""
+    def look_after(self, parent: int) -> None:
+        """Give up what takes too long, and ask this process to end when its parent, of this id, is gone."""
+        self.give_up()
         if os.getppid() == parent:
-            self.call_later(_GLANCE, self.end_with, parent)
+            self.call_later(_GLANCE, self.look_after, parent)
         else:
             signal.raise_signal(signal.SIGTERM)
+
+    def give_up(self) -> None:
+        """Have whoever awaits something for too long get TimeoutError."""
+        now = time.monotonic()
+        for turn in list(self._turns):
+            if turn.until <= now:
+                self.go_on(turn, TimeoutError())
+
+    def go_on(self, turn: _Turn, error: BaseException | None = None) -> None:
+        """Give a request a thread again, unless it has gone on already."""
+        if self._crew is not None:
+            with suppress(KeyError):  # unless somebody else was quicker
+                del self._turns[turn]
+                self._crew.submit(self._serve, turn.request, error)
 
     def add_signal_handler(  # type: ignore[override]
         self,
@@ -116,6 +129,9 @@ class ThreadLoop(asyncio.SelectorEventLoop):
 
         def told() -> None:
             self._tell_of_stop()
+            self._patience = min(self._patience, _LAST)
+            for turn in list(self._turns):
+                turn.until = min(turn.until, time.monotonic() + _LAST)
             callback(*args)
 
         super().add_signal_handler(sig, told)
@@ -133,11 +149,11 @@ class ThreadLoop(asyncio.SelectorEventLoop):
         *args: Any,  # noqa: ANN401 - of any callback
         context: Context | None = None,
     ) -> asyncio.Handle | None:
-        """Give a request a thread, tell a thread that what it awaits is there, or do as usual."""
+        """Give a request a thread, go on with one that has what it awaits, or do as usual."""
         if self._crew is not None and args and asyncio.iscoroutine(args[0]):
             self._crew.submit(self._serve, args[0])
             return None
-        if isinstance(callback, _Bell | _Call):
+        if isinstance(callback, _Turn | _Call):
             callback(*args)
             return None
         return super().call_soon_threadsafe(callback, *args, context=context)
@@ -148,21 +164,21 @@ class ThreadLoop(asyncio.SelectorEventLoop):
         *args: Any,  # noqa: ANN401 - of any callback
         context: Context | None = None,
     ) -> asyncio.Handle | None:
-        """Tell a thread that what it awaits was there already, or do as usual."""
-        if isinstance(callback, _Bell | _Call):
+        """Go on with a request that has what it awaits, or do as usual."""
+        if isinstance(callback, _Turn | _Call):
             callback(*args)
             return None
         return super().call_soon(callback, *args, context=context)
 
-    def _serve(self, request: Coroutine[Any, Any, T]) -> None:
+    def _serve(self, request: Coroutine[Any, Any, Any], error: BaseException | None = None) -> None:
+        """Run a request until it awaits something, or to its end."""
         try:
-            awaited = request.send(None)
-            while True:
-                bell = _Bell()
-                awaited.add_done_callback(bell)
-                there = bell.heard(self._patience)
-                awaited = request.send(None) if there else request.throw(TimeoutError())
+            awaited = request.send(None) if error is None else request.throw(error)
         except StopIteration:
-            pass
+            return
         except BaseException:
             _log.exception("a request failed")
+            return
+        turn = _Turn(self, request, time.monotonic() + self._patience)
+        self._turns[turn] = None
+        awaited.add_done_callback(turn)
