@@ -37,6 +37,9 @@ _MOST_HEAD = 65536  # bytes
 _BACKLOG = 2048  # connections that the system keeps for a worker that does not take them yet
 _MILLISECONDS = 1000
 
+#: The server of the parent, in a worker that was forked: as it was then, but for signals that came since.
+_forked_from: list[AbstractServer[Any]] = []
+
 log = structlog.get_logger()
 
 
@@ -58,6 +61,8 @@ def _loop() -> ThreadLoop:
     # Until the loop hears them, it has the handlers of its parent, to whom they mean to stop the workers.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
+    if _forked_from and _forked_from[0].interrupt_signal:  # which it was told before that
+        raise SystemExit(0)
     loop = ThreadLoop(patience=_BODY)
     asyncio.set_event_loop(loop)
     return loop
@@ -68,6 +73,7 @@ def run(settings: Settings) -> None:
     address = _resolved(*settings.api.address())
     check_start(settings, address)
     server = _server(settings, *address)
+    _forked_from[:] = [server]
     host = f"[{address[0]}]" if ":" in address[0] else address[0]
     url = f"http://{host}:{address[1]}"
     server.on_startup(lambda: log.info("listening", url=url, workers=settings.api.workers))
