@@ -59,13 +59,6 @@ WORKLOADS = {
     show_default=True,
     help="Connections of all of them together. Repeated: a run for each number.",
 )
-@click.option(
-    "--server",
-    type=click.Choice(["gunicorn", "granian"]),
-    default=_DEFAULT.server,
-    show_default=True,
-    help="What speaks HTTP for the service started.",
-)
 @click.option("--workers", type=_COUNT, default=2, show_default=True, help="Workers of the service started.")
 @click.option("--threads", type=_COUNT, default=8, show_default=True, help="Threads of each worker.")
 @click.option("--seconds", type=_TIME, default=10.0, show_default=True, help="How long it counts.")

@@ -25,7 +25,6 @@ PROCESSES = 2  # of clients
 CONNECTIONS = 8
 
 SERVICE = "Hermod"
-ON_GRANIAN = "Hermod on granian"
 LUA_APP = "falcon, one Lua call"
 INSERT_APP = "falcon, one insert_one"
 APP = "falcon, nothing"
@@ -118,14 +117,13 @@ def _trials(
     with (
         fleet(PROCESSES, CONNECTIONS) as clients,
         serving("transport", "api", "--store", store.uri, *flags) as (url, process),
-        _on_granian(store, clients, driver, flags) as also,
         yardsticks(store, folder, clients, flags) as others,
     ):
         service = Served(clients, url, {"server": [process], **store.used()}, driver.messages)
         found = {}
         for name, load in LOADS.items():
             found[name] = take_turns(
-                {SERVICE: service, **also, **others[load.name]},
+                {SERVICE: service, **others[load.name]},
                 load,
                 seconds=effort.seconds,
                 slices=effort.slices,
@@ -133,22 +131,6 @@ def _trials(
             )
             told(f"{store.name}, {name}")
         return found
-
-
-@contextmanager
-def _on_granian(
-    store: Store, clients: Fleet, driver: Driver, flags: Sequence[str]
-) -> Iterator[Mapping[str, Contender]]:
-    """Yield the service on its other server; nothing where that is not installed."""
-    try:
-        services.check_server("granian")
-    except services.NotHere:
-        yield {}
-        return
-    command = ("transport", "api", "--store", store.uri, *flags)
-    with serving(*command, HERMOD_API_SERVER="granian") as (url, process):
-        served = Served(clients, url, {"server": [process], **store.used()}, driver.messages)
-        yield {ON_GRANIAN: served}
 
 
 @contextmanager
@@ -202,6 +184,4 @@ def text(store: str, measured: Measured) -> str:
     parts = [
         f"{load}, {store}\n\n{rows.text(list(trials.values()))}" for load, trials in measured.trials.items()
     ]
-    if not any(ON_GRANIAN in trials for trials in measured.trials.values()):
-        parts.append(f"{ON_GRANIAN} is left out: granian is not installed, pip install 'hermod[granian]'")
     return "\n\n".join([*parts, tables(measured.depth)] if measured.depth else parts)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
-from bench.contest import DEEP, LUA_APP, ON_GRANIAN, SERVICE, Measured
+from bench.contest import DEEP, LUA_APP, SERVICE, Measured
 from bench.depth import GOAL as DEAREST
 from bench.depth import SMALL
 from bench.report import table
@@ -60,12 +60,11 @@ class Share:
 
     def judge(self, found: Measured) -> tuple[str, float | None, bool | None]:
         """Compare the slices that were next to each other."""
-        trials = found.trials[self.load]
-        ours, theirs = trials[SERVICE], trials[self.of]
-        share = _share(ours, theirs)
+        ours, theirs = found.trials[self.load][SERVICE], found.trials[self.load][self.of]
+        share = statistics.median(
+            mine / other for mine, other in zip(ours.slices, theirs.slices, strict=True)
+        )
         words = f"{share:.0%} ({rate(ours):,.0f} of {rate(theirs):,.0f}/s; {_by_cpu(ours, theirs)} by cpu)"
-        if also := trials.get(ON_GRANIAN):
-            words += f"; on granian {_share(also, theirs):.0%} ({_by_cpu(also, theirs)} by cpu)"
         return words, share, share >= self.share
 
 
@@ -116,10 +115,6 @@ class Depth:
             return "left out", None, None
         worst = max(found.depth, key=lambda figure: figure.ratio)
         return f"{worst.ratio:.2f} ({worst.load})", worst.ratio, worst.ratio <= DEAREST
-
-
-def _share(ours: Row, theirs: Row) -> float:
-    return statistics.median(mine / other for mine, other in zip(ours.slices, theirs.slices, strict=True))
 
 
 def _by_cpu(ours: Row, theirs: Row) -> str:

@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
@@ -107,17 +106,11 @@ def notifier(uri: str) -> Iterator[psutil.Process]:
         yield process
 
 
-def check_server(name: str) -> None:
-    """Raise NotHere unless the REST service can be run with what `api.server` names."""
-    if find_spec(name) is None:
-        raise NotHere(f"{name} is not installed: pip install 'hermod[{name}]'")
-
-
 @contextmanager
-def serving(module: str, *arguments: str, **environ: str) -> Iterator[tuple[str, psutil.Process]]:
+def serving(module: str, *arguments: str) -> Iterator[tuple[str, psutil.Process]]:
     """Run a server on a port of its own; yield its URL too."""
     port = free_port()
-    with running(module, *arguments, "--bind", f"{HOST}:{port}", **environ) as process:
+    with running(module, *arguments, "--bind", f"{HOST}:{port}") as process:
         wait_for(port, process)
         yield f"http://{HOST}:{port}", process
 

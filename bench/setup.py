@@ -39,7 +39,6 @@ class Wish:
     receiver: str = services.HOST  # where it reaches this machine
     processes: int = 2  # of clients
     connections: tuple[int, ...] = (8,)  # of all of them; one run for each number
-    server: str = "gunicorn"  # of a service that is started
     workers: int = 2
     threads: int = 8
     seconds: float = 10.0
@@ -58,8 +57,7 @@ class Wish:
         """Return all that a reader of the figures should know, but no secret."""
         return {
             "workload": self.workload,
-            "service": self.url
-            or f"started here, {self.server}, {self.workers} workers, {self.threads} threads",
+            "service": self.url or f"started here, {self.workers} workers, {self.threads} threads",
             "client processes": self.processes,
             "connections": ", ".join(map(str, self.connections)),
             "seconds": self.seconds,
@@ -109,14 +107,11 @@ def setting(wish: Wish) -> Iterator[Setting]:
     with TemporaryDirectory(prefix="hermod-bench-") as folder, ExitStack() as opened:
         url, processes, store, driver = wish.url, {}, None, None
         if not url:
-            services.check_server(wish.server)
             store = opened.enter_context(services.store(wish.store, Path(folder)))
             driver = opened.enter_context(closing(connect(store.uri)))
             flags = ("--workers", str(wish.workers), "--threads", str(wish.threads))
             url, server = opened.enter_context(
-                services.serving(
-                    "transport", "api", "--store", store.uri, *flags, HERMOD_API_SERVER=wish.server
-                )
+                services.serving("transport", "api", "--store", store.uri, *flags)
             )
             processes = {"server": [server], **store.used()}
         project = wish.project or f"bench-{secrets.token_hex(4)}"

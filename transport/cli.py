@@ -61,15 +61,10 @@ def api(config: Path | None, **given: object) -> None:
 
     settings = start(config, **given).settings
     check_exposure(settings)
-    if settings.api.server == "granian":
-        from transport.wsgi import granian
+    from transport.server import run
+    from transport.wsgi.server import RestServer
 
-        granian.run(settings)
-    else:
-        from transport.server import run
-        from transport.wsgi.server import RestServer
-
-        run(RestServer(settings))
+    run(RestServer(settings))
 
 
 @hermod.command()

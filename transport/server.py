@@ -112,7 +112,13 @@ def run(server: GunicornServer) -> None:
     503. Raises what `open_service` raises if the service cannot be opened, CannotListen,
     and StoreUnsupported.
     """
-    check_start(server.settings, server.address)
+    # One clear error beats one from each worker. Nothing stays open: connections do not survive a fork.
+    with closing(open_service(server.settings)) as service:
+        try:
+            service.clock()
+        except StoreUnavailable as error:
+            log.warning("the store does not answer yet", reason=str(error))
+    _check_free(server.address)
     master = os.getpid()
     try:
         server.run()
@@ -122,22 +128,8 @@ def run(server: GunicornServer) -> None:
         raise SystemExit(1 if end.code else 0) from end
 
 
-def check_start(settings: Settings, address: tuple[str, int]) -> None:
-    """Open the service for a moment, and see that the address is free; raises what `run` does.
-
-    One clear error beats one from each worker.
-    """
-    # Nothing stays open: connections do not survive a fork.
-    with closing(open_service(settings)) as service:
-        try:
-            service.clock()
-        except StoreUnavailable as error:
-            log.warning("the store does not answer yet", reason=str(error))
-    _check_free(address)
-
-
 def _check_free(address: tuple[str, int]) -> None:
-    """Raise CannotListen for an address that cannot be had, for which a server would wait, or share it."""
+    """Raise CannotListen for an address that cannot be had, for which gunicorn would wait and try again."""
     host, port = address
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:

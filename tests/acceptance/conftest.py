@@ -15,7 +15,7 @@ import structlog
 
 from tests import servers
 from tests.acceptance.direct import Direct
-from tests.acceptance.processes import SERVERS, Hermod
+from tests.acceptance.processes import Hermod
 
 #: Makes a service with a folder of its own; it runs when it is told to, and never longer than the test.
 MakeHermod: TypeAlias = Callable[..., Hermod]
@@ -27,12 +27,6 @@ _SHARED: dict[str, Callable[[Path], str]] = {
     "redis": servers.redis_uri,
     "mongodb": servers.mongodb_uri,
 }
-
-
-@pytest.fixture(params=SERVERS)
-def server(request: pytest.FixtureRequest) -> str:
-    """What is to speak HTTP, each in turn."""
-    return str(request.param)
 
 
 @pytest.fixture(params=_SHARED)

@@ -76,9 +76,6 @@ class Reply:
         return found
 
 
-#: What can speak HTTP for the REST service.
-SERVERS = ("gunicorn", "granian")
-
 #: What a client sees when the service goes away while it is being spoken to.
 GONE = (OSError, http.client.HTTPException)
 

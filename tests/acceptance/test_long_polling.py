@@ -29,15 +29,12 @@ STORES: dict[str, Callable[[Path], str]] = {
 class Pair:
     """Two API processes over one store."""
 
-    def __init__(self, folder: Path, uri: str, server: str) -> None:
+    def __init__(self, folder: Path, uri: str) -> None:
         self.services = []
         for name in ("one", "two"):
             (folder / name).mkdir()
             arguments = ("--workers", "1", "--threads", "4")
-            environ = {"HERMOD_API_SERVER": server}
-            self.services.append(
-                Hermod(folder=folder / name, uri=uri, command="api", arguments=arguments, environ=environ)
-            )
+            self.services.append(Hermod(folder=folder / name, uri=uri, command="api", arguments=arguments))
 
     def start(self) -> None:
         for service in self.services:
@@ -50,15 +47,10 @@ class Pair:
             sys.stdout.write(service.log[-10_000:])
 
 
-#: Which store waits is told by the store, whoever speaks HTTP; so one is enough for another server.
-PAIRS = [*((store, "gunicorn") for store in STORES), ("sqlite", "granian")]
-
-
-@pytest.fixture(scope="module", params=PAIRS, ids="-".join)
+@pytest.fixture(scope="module", params=STORES)
 def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     folder = tmp_path_factory.mktemp("pair")
-    store, server = request.param
-    made = Pair(folder, STORES[store](folder), server)
+    made = Pair(folder, STORES[request.param](folder))
     try:
         made.start()
         yield made
@@ -152,8 +144,8 @@ def test_who_hung_up_takes_nothing(pair, queue):
         assert message["body"] == 1
 
 
-def test_who_waits_is_answered_when_the_service_is_told_to_stop(hermod: MakeHermod, server: str) -> None:
-    service = hermod("api", "--workers", "1", "--threads", "4", HERMOD_API_SERVER=server).start()
+def test_who_waits_is_answered_when_the_service_is_told_to_stop(hermod: MakeHermod) -> None:
+    service = hermod("api", "--workers", "1", "--threads", "4").start()
     waiters = [Waiter(service, "/v2/queues/q/claims?wait=20", {}) for _ in range(10)]
     reader = Waiter(service, "/v2/queues/q/messages?wait=20", method="GET")
     with service.client() as client:  # it is answered after them, so they wait

@@ -65,12 +65,6 @@ def test_slow_bodies(service: Hermod, before: float) -> None:
         assert is_as_fast(service, before)
 
 
-def test_slow_bodies_on_granian(hermod: MakeHermod) -> None:
-    arguments = ("--workers", "1", "--threads", "4")
-    service = hermod("api", *arguments, HERMOD_API_SERVER="granian", **ENVIRON).start()
-    test_slow_bodies(service, latency(service))
-
-
 def test_slow_chunks(service: Hermod, before: float) -> None:
     head = b"POST /v2/queues/q/messages HTTP/1.1\r\n" + HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
     with connected(service, SLOW, sent=head) as sockets, trickling(sockets, b"1\r\n \r\n" * 1000):

@@ -20,9 +20,8 @@ def post(client: Client) -> Reply:
     return client.post("q", ["x" * 1000])
 
 
-def test_overload_is_refused_early_and_over_when_it_is_over(hermod: MakeHermod, server: str) -> None:
-    environ = {"HERMOD_API_BACKLOG": str(LINE), "HERMOD_API_SERVER": server}
-    service = hermod("api", "--workers", "1", "--threads", "2", **environ).start()
+def test_overload_is_refused_early_and_over_when_it_is_over(hermod: MakeHermod) -> None:
+    service = hermod("api", "--workers", "1", "--threads", "2", HERMOD_API_BACKLOG=str(LINE)).start()
     before = latency(service)
     (worker,) = service.workers()
     with asking(service, CONNECTIONS, post) as crowd:

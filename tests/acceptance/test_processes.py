@@ -27,8 +27,6 @@ from tests.acceptance.processes import (
 )
 
 MEBIBYTE = 2**20
-#: How many workers are killed in a row: granian takes a second one within seconds for a sign that none can start.
-DEATHS = {"gunicorn": 4, "granian": 1}
 
 
 def server_of(service: Hermod, client: Client) -> psutil.Process:
@@ -92,10 +90,8 @@ def test_workers_see_at_once_what_others_did(hermod: MakeHermod) -> None:
                 assert here.everything(queue) == []
 
 
-def test_a_request_in_flight_is_finished_when_the_service_is_told_to_stop(
-    hermod: MakeHermod, server: str
-) -> None:
-    service = hermod("serve", "--workers", "1", HERMOD_API_SERVER=server).start()
+def test_a_request_in_flight_is_finished_when_the_service_is_told_to_stop(hermod: MakeHermod) -> None:
+    service = hermod("serve", "--workers", "1").start()
     body = json.dumps({"messages": [{"body": "in flight"}]}).encode()
     identity = f"Host: h\r\nClient-ID: {CLIENT}\r\nX-Project-ID: {PROJECT}\r\n"
     ping = f"GET /v2/ping HTTP/1.1\r\n{identity}\r\n"
@@ -128,8 +124,8 @@ def test_a_request_in_flight_is_finished_when_the_service_is_told_to_stop(
         assert [message["body"] for message in client.everything("q")] == ["in flight"]
 
 
-def test_a_killed_worker_is_replaced_and_nothing_is_lost(hermod: MakeHermod, server: str) -> None:
-    service = hermod("serve", "--workers", "2", "--threads", "4", HERMOD_API_SERVER=server).start()
+def test_a_killed_worker_is_replaced_and_nothing_is_lost(hermod: MakeHermod) -> None:
+    service = hermod("serve", "--workers", "2", "--threads", "4").start()
     over = threading.Event()
     answered: list[str] = []
     asked: Counter[str] = Counter()
@@ -148,7 +144,7 @@ def test_a_killed_worker_is_replaced_and_nothing_is_lost(hermod: MakeHermod, ser
 
     def murder() -> None:
         try:
-            for _ in range(DEATHS[server]):
+            for _ in range(4):
                 goal = len(answered) + 40
                 wait_until(lambda: len(answered) >= goal, "messages are posted")  # noqa: B023
                 wait_until(lambda: len(service.workers()) == 2, "both workers run")
@@ -167,15 +163,6 @@ def test_a_killed_worker_is_replaced_and_nothing_is_lost(hermod: MakeHermod, ser
     assert set(answered) <= set(found) <= set(asked)
     assert max(found.values()) == 1
     assert service.stop() == 0
-
-
-def test_workers_of_granian_end_when_the_process_that_started_them_is_killed(hermod: MakeHermod) -> None:
-    service = hermod("api", "--workers", "2", HERMOD_API_SERVER="granian").start()
-    root, *workers = service.tree()
-    assert len(workers) == 2
-    root.kill()
-    assert service.ended() == -9
-    wait_until(lambda: all(map(is_gone, workers)), "the workers end", END)
 
 
 def test_an_idle_worker_is_small(hermod: MakeHermod) -> None:
@@ -209,9 +196,9 @@ def test_a_service_that_lets_everybody_in_is_not_shown_to_everybody(
     assert not service.store.exists()
 
 
-def test_a_port_that_is_taken_ends_the_second_service(hermod: MakeHermod, server: str) -> None:
-    first = hermod("serve", HERMOD_API_SERVER=server).start()
-    second = hermod("serve", HERMOD_API_SERVER=server)
+def test_a_port_that_is_taken_ends_the_second_service(hermod: MakeHermod) -> None:
+    first = hermod("serve").start()
+    second = hermod("serve")
     second.port = first.port
     process = second.launch()
     assert process.wait(END) not in (None, 0)
@@ -224,8 +211,8 @@ def test_a_port_that_is_taken_ends_the_second_service(hermod: MakeHermod, server
     assert first.stop() == 0
 
 
-def test_the_end_of_the_supervisor_is_the_end_of_all(hermod: MakeHermod, server: str) -> None:
-    service = hermod("serve", HERMOD_API_SERVER=server).start()
+def test_the_end_of_the_supervisor_is_the_end_of_all(hermod: MakeHermod) -> None:
+    service = hermod("serve").start()
     root, *parts = service.tree()
     assert parts
     root.kill()

@@ -1,8 +1,6 @@
 """Goals are judged by what was measured beside them, in the same run."""
 
-import pytest
-
-from bench import contest, goals, services
+from bench import contest, goals
 from bench.contest import DEEP, LUA_APP, SERVICE, Effort, Measured
 from bench.fleet import Result, Score
 from bench.report import Figure
@@ -35,23 +33,6 @@ def test_a_share_is_that_of_slices_next_to_each_other():
     trials = {"post of 1": {SERVICE: row(600, 300, 630), "bare": row(1000, 500, 1050, cpu=0.25)}}
 
     assert judge(SHARE, trials) == (True, "60% (600 of 1,000/s; 25% by cpu)")
-
-
-def test_another_server_is_told_of_and_not_judged():
-    on_granian = {contest.ON_GRANIAN: row(400, cpu=2.0)}
-    trials = {"post of 1": {SERVICE: row(600), **on_granian, "bare": row(1000)}}
-
-    words = "60% (600 of 1,000/s; 100% by cpu); on granian 40% (50% by cpu)"
-    assert judge(SHARE, trials) == (True, words)
-
-
-def test_another_server_that_is_not_installed_is_left_out_with_the_reason(monkeypatch):
-    monkeypatch.setattr(services, "find_spec", lambda name: None)
-
-    with pytest.raises(services.NotHere, match=r"pip install 'hermod\[granian\]'"):
-        services.check_server("granian")
-    found = measured({"post of 1": {SERVICE: row(600)}})
-    assert "left out: granian is not installed" in contest.text("redis", found)
 
 
 def test_a_share_that_is_too_small_is_missed():
@@ -109,7 +90,7 @@ def test_a_store_is_measured_in_all_respects():
     found = contest.measure("sqlite", effort)
 
     for trials in found.trials.values():
-        assert list(trials) == [SERVICE, contest.ON_GRANIAN, contest.APP, "sqlite3"]
+        assert list(trials) == [SERVICE, contest.APP, "sqlite3"]
         assert all(row.result.messages and not row.result.errors for row in trials.values())
     assert all(each.met is not None for each in goals.judged("sqlite", found))
     assert "purge" not in {figure.load for figure in found.depth}

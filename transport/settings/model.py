@@ -61,10 +61,6 @@ class ApiSettings(Listening):
         default="127.0.0.1:8888",
         description="Address to listen on: HOST:PORT or [IPv6]:PORT.",
     )
-    server: Annotated[Literal["gunicorn", "granian"], BeforeValidator(checks.lower)] = Field(
-        default="gunicorn",
-        description="What speaks HTTP: gunicorn, or granian, which needs the extra granian; docs/how-to/faster-server.md says what is different then.",
-    )
     workers: int = Field(
         default=2,
         ge=1,

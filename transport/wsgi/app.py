@@ -27,10 +27,6 @@ _EXPOSED_HEADERS = (
     "X-OpenStack-Request-ID",
 )
 
-HUNG_UP = (
-    "hermod.hung-up"  # where a request has what tells whether its client is gone, if the server knows better
-)
-
 
 def create_app(service: Service) -> falcon.App[falcon.Request, falcon.Response]:
     """Return the REST application of an opened service; it opens and closes nothing itself."""
@@ -94,8 +90,7 @@ def _serve(
     http.context.operation = endpoint.operation.name
     reply = dispatch(service, endpoint.operation, request.caller, partial(endpoint.read, request))
     if isinstance(reply.value, Vigil):
-        gone = http.env.get(HUNG_UP) or partial(_hung_up, http.env.get("gunicorn.socket"))
-        waits = partial(reply.value.wait, gone)
+        waits = partial(reply.value.wait, partial(_hung_up, http.env.get("gunicorn.socket")))
         reply = attempt(endpoint.operation.name, waits)
     if reply.problem is not None:
         http.context.error = reply.problem.code

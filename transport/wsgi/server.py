@@ -17,12 +17,11 @@ from transport.wsgi.gate import OPEN, REFUSAL
 from transport.wsgi.worker import PatientWorker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
-    from contextlib import ExitStack
+    from collections.abc import Callable, Mapping
     from typing import Any
 
     from transport.service import Service
-    from transport.settings import ApiSettings, Settings
+    from transport.settings import Settings
 
 _CONNECTIONS = 1000  # kept open by one worker at a time, beside those that it serves
 _SPARE = 16  # threads that refuse what is too much, and show what waits for no store
@@ -49,13 +48,14 @@ class RestServer(GunicornServer):
     def options(self) -> Mapping[str, object]:
         """Return what is special about this service."""
         api = self.settings.api
-        threads = threads_of(api)
+        # Whoever stands in line has a thread already, which costs nothing before there is a line.
+        threads = api.threads + api.waiters + api.backlog + _SPARE
         return {
             "bind": api.bind,
             "worker_class": PatientWorker,
             "workers": api.workers,
             "threads": threads,
-            "worker_connections": connections_of(api),
+            "worker_connections": _CONNECTIONS + threads,
             "graceful_timeout": api.graceful_timeout,
             "keepalive": api.keepalive,
             "child_exit": lambda _arbiter, worker: self.balance.leave(worker.age),
@@ -69,12 +69,18 @@ class RestServer(GunicornServer):
     @property
     def most_body(self) -> int:
         """How many bytes the body of a request may have."""
-        return most_body(self.settings)
+        limits = self.settings.limits
+        return max(limits.max_messages_post_size, limits.max_queue_metadata)
 
     def application(self, service: Service) -> Callable[..., object]:
         """Build the application of a worker."""
         self._service = service
-        return application(service, self.settings, self.opened)
+        if self.settings.in_memory:
+            from transport.notifier import NotifierThread
+
+            self.opened.enter_context(_JanitorThread(service, self.settings))
+            self.opened.enter_context(NotifierThread(service))
+        return _at_work(service, create_app(service))
 
     def let_go(self) -> None:
         """Answer those who wait for messages, for the process is to end."""
@@ -82,37 +88,11 @@ class RestServer(GunicornServer):
             self._service.waiting.close()
 
 
-def threads_of(api: ApiSettings) -> int:
-    """Return how many threads a worker may have."""
-    # Whoever stands in line has a thread already, which costs nothing before there is a line.
-    return api.threads + api.waiters + api.backlog + _SPARE
-
-
-def connections_of(api: ApiSettings) -> int:
-    """Return how many connections a worker may have."""
-    return _CONNECTIONS + threads_of(api)
-
-
-def most_body(settings: Settings) -> int:
-    """Return how many bytes the body of a request may have."""
-    return max(settings.limits.max_messages_post_size, settings.limits.max_queue_metadata)
-
-
-def application(service: Service, settings: Settings, opened: ExitStack) -> Callable[..., Iterable[bytes]]:
-    """Return the application of a worker; what it needs besides is opened, and closed with the rest."""
-    if settings.in_memory:
-        from transport.notifier import NotifierThread
-
-        opened.enter_context(_JanitorThread(service, settings))
-        opened.enter_context(NotifierThread(service))
-    return _at_work(service, create_app(service))
-
-
-def _at_work(service: Service, app: Callable[..., Iterable[bytes]]) -> Callable[..., Iterable[bytes]]:
+def _at_work(service: Service, app: Callable[..., object]) -> Callable[..., object]:
     """Let no more threads work at once than were asked for, and refuse what would stand in line for too long."""
     complaint = _Complaint()
 
-    def bounded(environ: dict[str, Any], start_response: object) -> Iterable[bytes]:
+    def bounded(environ: dict[str, Any], start_response: object) -> object:
         if environ["PATH_INFO"] in _DOCUMENTS:
             return app(environ, start_response)
         try:
