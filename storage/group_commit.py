@@ -53,8 +53,9 @@ class Job(Generic[C, T]):
 class GroupCommit(Generic[C]):
     """Lets threads commit together.
 
-    `commit` takes the jobs of a group when it can begin, once, runs the steps of those that `start`
-    in one transaction and sets value or error of each; what it raises becomes the error of all that have none.
+    `commit` takes the jobs of a group when it can begin, and whoever came meanwhile if it has to begin anew, runs the
+    steps of those that `start` in one transaction and sets value or error of each; what it raises becomes the error of
+    all that have none.
     `timeout` (seconds) bounds the wait for the turn, and as much again the wait for a
     commit that is under way.
     """
