@@ -27,6 +27,7 @@ CONNECTIONS = 8
 SERVICE = "Hermod"
 LUA_APP = "falcon, one Lua call"
 INSERT_APP = "falcon, one insert_one"
+COMMIT_APP = "falcon, one commit"
 APP = "falcon, nothing"
 TRANSACTION = "one transaction"
 
@@ -154,6 +155,8 @@ def yardsticks(
         # SQLite has one writer at a time, and does best without others that wait for it.
         threads = 1 if store.name == "sqlite" else clients.connections
         uri = f"sqlite:///{folder / 'alone.db'}" if store.name == "sqlite" else store.uri
+        if store.name == "sqlite":
+            found["post"][COMMIT_APP] = serve("--sqlite", uri)
         for load, engines in BARE.get(store.name, {}).items():
             for name, kind in engines.items():
                 found[load][name] = Alone(clients, kind, uri, store.used(), threads)

@@ -1,6 +1,7 @@
 """A bare falcon application behind the same gunicorn settings, but none of Hermod's workers.
 
-It reads each request and does nothing, or makes one Lua call on Redis for each post, or one `insert_one` on MongoDB.
+It reads each request and does nothing, or for each post makes one Lua call on Redis, one `insert_one` on MongoDB, or one
+commit on SQLite.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from bench.bodies import body
 from bench.conditions import BODY_SIZE
 from bench.yardsticks.mongodb import Documents
 from bench.yardsticks.redis import Lua
+from bench.yardsticks.sqlite import Rows
 from transport.settings import ApiSettings, Settings
 from transport.wsgi.server import RestServer
 
@@ -50,6 +52,10 @@ class _Claims:
         response.data = _CLAIMED
 
 
+#: What each post is appended to, by the name of the option.
+_ENGINES: Mapping[str, Callable[[str, int], Appending]] = {"redis": Lua, "mongodb": Documents, "sqlite": Rows}
+
+
 class BareServer(RestServer):
     """Nothing of the server but the settings that it gives gunicorn."""
 
@@ -75,13 +81,15 @@ class BareServer(RestServer):
 @click.option("--threads", type=int, required=True)
 @click.option("--redis", metavar="URI")
 @click.option("--mongodb", metavar="URI")
-def main(bind: str, workers: int, threads: int, redis: str | None, mongodb: str | None) -> None:
+@click.option("--sqlite", metavar="URI")
+def main(bind: str, workers: int, threads: int, **stores: str | None) -> None:
     """Serve until told to stop."""
 
     def open_store() -> Appending | None:
-        if redis:
-            return Lua(redis, BODY_SIZE)
-        return Documents(mongodb, BODY_SIZE) if mongodb else None
+        for name, uri in stores.items():
+            if uri:
+                return _ENGINES[name](uri, BODY_SIZE)
+        return None
 
     api = ApiSettings(bind=bind, workers=workers, threads=threads)
     BareServer(Settings(api=api), open_store).run()

@@ -7,6 +7,7 @@ transaction for each step; nothing is checked, counted, or shared.
 from __future__ import annotations
 
 import sqlite3
+import threading
 import time
 
 from bench.bodies import PRODUCER, body
@@ -35,7 +36,10 @@ class Rows:
     """A queue in a file of its own."""
 
     def __init__(self, uri: str, size: int = BODY_SIZE) -> None:
-        self._connection = sqlite3.connect(uri.removeprefix("sqlite:///"), isolation_level=None)
+        self._connection = sqlite3.connect(
+            uri.removeprefix("sqlite:///"), isolation_level=None, check_same_thread=False
+        )
+        self._turn = threading.Lock()  # where there are several threads
         self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.execute("PRAGMA synchronous = FULL")
         self._connection.executescript(_TABLES)
@@ -60,6 +64,16 @@ class Rows:
         execute("BEGIN IMMEDIATE")
         self._connection.executemany(_INSERT, [row] * count)
         execute("COMMIT")
+
+    def append(self, document: bytes) -> int:
+        """Insert a message with this body, in a transaction of its own, and return its number."""
+        now = time.time_ns() // 1_000_000
+        execute = self._connection.execute
+        with self._turn:
+            execute("BEGIN IMMEDIATE")
+            place = execute(_INSERT, (now, now + 86_400_000, PRODUCER, document)).lastrowid
+            execute("COMMIT")
+        return place or 0
 
     def take(self, count: int) -> int:
         """Claim messages in one transaction and delete them in another."""
