@@ -89,8 +89,9 @@ def test_a_store_is_measured_in_all_respects():
 
     found = contest.measure("sqlite", effort)
 
-    for trials in found.trials.values():
-        assert list(trials) == [SERVICE, contest.APP, "sqlite3"]
+    for load, trials in found.trials.items():
+        apps = [contest.APP, *([contest.COMMIT_APP] if load == "post of 1" else [])]
+        assert list(trials) == [SERVICE, *apps, "sqlite3"]
         assert all(row.result.messages and not row.result.errors for row in trials.values())
     assert all(each.met is not None for each in goals.judged("sqlite", found))
     assert "purge" not in {figure.load for figure in found.depth}
