@@ -23,7 +23,8 @@ from storage.sqlite_layout import APPLICATION_ID, upgrade
 
 T = TypeVar("T")
 
-_POLL = 0.0002  # seconds between two looks for the file's lock
+_FIRST_LOOK = 0.00003  # seconds until the file's lock is looked for again
+_LAST_LOOK = 0.0005  # seconds between two looks at most
 _GLANCE = 0.5  # seconds that somebody who looks on waits for it
 
 _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
@@ -182,13 +183,15 @@ class SqliteFile:
         SQLite's own waiting looks for it ever more rarely, so that a process could starve beside busy ones.
         """
         deadline = time.monotonic() + self._timeout
+        pause = _FIRST_LOOK
         while True:
             try:
                 self._writer.execute("BEGIN IMMEDIATE")
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                     raise
-                time.sleep(_POLL)
+                time.sleep(pause)
+                pause = min(pause * 1.3, _LAST_LOOK)
             else:
                 return
 
