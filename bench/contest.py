@@ -9,13 +9,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from bench import depth, rows, services
-from bench.conditions import Conditions, conditions
+from bench.conditions import BODY_SIZE, Conditions, conditions
 from bench.fleet import Fleet, fleet
 from bench.report import Figure, tables
 from bench.rows import Row
 from bench.services import Store, serving
 from bench.trials import Alone, Contender, Served, take_turns
 from bench.workloads import Load
+from bench.yardsticks.alone import open_engine
 from queues.ports import Driver
 from storage.registry import connect
 
@@ -156,6 +157,7 @@ def yardsticks(
         threads = 1 if store.name == "sqlite" else clients.connections
         uri = f"sqlite:///{folder / 'alone.db'}" if store.name == "sqlite" else store.uri
         if store.name == "sqlite":
+            open_engine("rows", uri, BODY_SIZE).close()  # for two workers cannot make it at once
             found["post"][COMMIT_APP] = serve("--sqlite", uri)
         for load, engines in BARE.get(store.name, {}).items():
             for name, kind in engines.items():

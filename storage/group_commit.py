@@ -103,9 +103,9 @@ class GroupCommit(Generic[C]):
             return
         raise StoreUnavailable("Other writers of this process take too long.")
 
-    def _next_group(self) -> list[Job[C, object]]:
+    def _next_group(self, most: int) -> list[Job[C, object]]:
         with self._mutex:
-            group, self._jobs = self._jobs[:GROUP], self._jobs[GROUP:]
+            group, self._jobs = self._jobs[:most], self._jobs[most:]
         return group
 
     def _pass_the_turn(self) -> None:
@@ -119,7 +119,7 @@ class GroupCommit(Generic[C]):
         group: list[Job[C, object]] = []
 
         def take() -> Sequence[Job[C, object]]:
-            group.extend(self._next_group())
+            group.extend(self._next_group(GROUP - len(group)))
             return group
 
         try:

@@ -106,7 +106,6 @@ class MongoLink:
     def close(self) -> None:
         """Close the connections."""
         self.client.close()
-        self.turns.close()
 
     @contextmanager
     def bounded(self) -> Iterator[None]:

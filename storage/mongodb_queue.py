@@ -9,6 +9,7 @@ queue (`storage.group_commit`), and processes of one machine wait for each other
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from threading import Lock
@@ -260,9 +261,15 @@ class QueueWriters:
                     self._groups[address] = (group, users - 1)
 
     def _commit(self, address: Address, take: Callable[[], Sequence[Job[QueueWork, object]]]) -> None:
+        group: Sequence[Job[QueueWork, object]] = ()
+        in_time = time.monotonic() + self._link.timeout / 2
+
         def run(session: ClientSession) -> None:
-            # Those who came while a conflict was lost are taken along.
-            jobs = [(job.step, job) for job in take() if isinstance(job.step, _Step)]  # which all of them are
+            nonlocal group
+            # Those who came while a conflict was lost are taken along, as long as there is time for them, too.
+            if not group or time.monotonic() < in_time:
+                group = take()
+            jobs = [(job.step, job) for job in group if isinstance(job.step, _Step)]  # which all of them are
             jobs.sort(key=lambda each: each[0].turn)
             guess = sum((step.guess for step, _ in jobs), NO_CHANGE)
             takes = sum(step.takes for step, _ in jobs)
@@ -275,7 +282,9 @@ class QueueWriters:
                 job.error = None
                 try:
                     job.value = job.step(work)
-                except HermodError as error:  # a step refuses before it changes anything
+                except (
+                    HermodError
+                ) as error:  # what a step has changed by then stays, and it is right by itself
                     job.error = error
             work.flush()
             reach("mongodb.before-commit")

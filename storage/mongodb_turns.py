@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from hashlib import blake2b
 from pathlib import Path
 from typing import Final
@@ -26,22 +28,27 @@ _LOOK: Final = 0.0005  # seconds between two looks at a lock
 _OFFENDED: Final = 1.0  # seconds without turns after a wait in vain, for a process may hang that has the lock
 
 
+@cache
+def _opened(path: Path) -> int | None:
+    """Open a file, and never close it: that would let go of the locks of everybody in this process.
+
+    None where there is none, or somebody else may have put it there.
+    """
+    with suppress(OSError):
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        found = os.fstat(file)
+        if stat.S_ISREG(found.st_mode) and found.st_uid == os.getuid() and found.st_nlink == 1:
+            return file
+    return None
+
+
 class MongoTurns:
     """Turns at the queues of a store, which has the same name in all processes; `folder` is where they meet."""
 
     def __init__(self, store: str, folder: Path | None = None) -> None:
         self._store = store
         self._vain = float("-inf")  # until when nobody waits, by the monotonic clock
-        self._file: int | None = None
-        path = (folder or Path(tempfile.gettempdir())) / f"hermod-turns-{os.getuid()}"
-        with suppress(OSError):
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-
-    def close(self) -> None:
-        """Close the file."""
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
+        self._file = _opened((folder or Path(tempfile.gettempdir())) / f"hermod-turns-{os.getuid()}")
 
     @contextmanager
     def turn(self, address: Address) -> Iterator[bool]:

@@ -135,6 +135,7 @@ class SqliteMessages:
         news: dict[Address, Mark] = {}
 
         def step(connection: sqlite3.Connection) -> Posted:
+            news.clear()  # a step may be run again
             queue = find_queue(connection, address)
             if queue is None:
                 if not create:
@@ -280,6 +281,7 @@ class SqliteMessages:
         news: dict[Address, Mark] = {}
 
         def step(connection: sqlite3.Connection, queue: QueueHeader) -> Claimed:
+            news.clear()  # a step may be run again
             buried = 0
             while True:
                 ready = connection.execute(_SQL["message_ready"], (queue.pile, lease.limit)).fetchall()

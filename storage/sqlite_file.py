@@ -148,20 +148,21 @@ class SqliteFile:
             self._writer_is_good = True
         self._begin()
         jobs = take()
-        while not self._run(jobs):
+        if not self._run(jobs):
             self._writer.rollback()
             self._begin()
+            self._run_apart(jobs)
         reach("sqlite.before-commit")
         self._writer.execute("COMMIT")
         reach("sqlite.after-commit")
 
     def _run(self, jobs: Sequence[Job[sqlite3.Connection, object]]) -> bool:
-        """Run the steps of a group; false if one failed that had changed something, and they are to be run without it.
+        """Run the steps of a group; false as soon as one has failed that had changed something.
 
-        A savepoint for each would cost more than that, for a step finds out first whether it can be done.
+        Mostly a step finds out first whether it can be done, and needs nothing by which it could be undone.
         """
         for job in jobs:
-            if job.error is not None or not job.start():
+            if not job.start():
                 continue
             before = self._writer.total_changes
             try:
@@ -171,6 +172,21 @@ class SqliteFile:
                 if self._writer.total_changes != before:
                     return False
         return True
+
+    def _run_apart(self, jobs: Sequence[Job[sqlite3.Connection, object]]) -> None:
+        """Run the steps of a group anew, and undo those that fail."""
+        execute = self._writer.execute
+        for job in jobs:
+            if not job.start():
+                continue
+            job.error = None
+            execute("SAVEPOINT job")
+            try:
+                job.value = job.step(self._writer)
+            except HermodError as error:
+                job.error = error
+                execute("ROLLBACK TO job")
+            execute("RELEASE job")
 
     def _open_writer(self) -> sqlite3.Connection:
         writer = self._connect()

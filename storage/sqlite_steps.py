@@ -48,7 +48,7 @@ def repeated(connection: sqlite3.Connection, queue: QueueHeader, once: Once, now
 def append(
     connection: sqlite3.Connection, queue: QueueHeader, messages: Sequence[NewMessage], now: int
 ) -> None:
-    """Put messages at the end, which is news."""
+    """Put messages at the end, which is news; there is one at least."""
     payloads = [(None, message.body, crc32(message.body)) for message in messages]
     # Nobody else writes meanwhile, so their numbers follow each other.
     payload = connection.execute(_SQL["payload_insert"], payloads[0]).lastrowid

@@ -69,10 +69,9 @@ class Rows:
         """Insert a message with this body, in a transaction of its own, and return its number."""
         now = time.time_ns() // 1_000_000
         execute = self._connection.execute
-        with self._turn:
+        with self._turn, self._connection:  # which ends the transaction
             execute("BEGIN IMMEDIATE")
             place = execute(_INSERT, (now, now + 86_400_000, PRODUCER, document)).lastrowid
-            execute("COMMIT")
         return place or 0
 
     def take(self, count: int) -> int:

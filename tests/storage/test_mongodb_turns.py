@@ -1,8 +1,9 @@
 """Processes of a machine take turns at a queue of MongoDB's, and none waits for long."""
 
+import os
 import subprocess
 import sys
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
@@ -59,8 +60,7 @@ def has_turn(turns, address=QUEUE):
 
 @pytest.fixture
 def turns(tmp_path):
-    with closing(MongoTurns("store", tmp_path)) as found:
-        yield found
+    return MongoTurns("store", tmp_path)
 
 
 def test_who_waits_in_vain_goes_on_and_does_not_wait_again(turns, tmp_path, monkeypatch):
@@ -76,9 +76,9 @@ def test_who_waits_in_vain_goes_on_and_does_not_wait_again(turns, tmp_path, monk
 
 
 def test_a_queue_does_not_wait_for_another_nor_a_store_for_another(turns, tmp_path):
-    with holder(tmp_path), closing(MongoTurns("another", tmp_path)) as another:
+    with holder(tmp_path):
         assert has_turn(turns, OTHER)
-        assert has_turn(another)
+        assert has_turn(MongoTurns("another", tmp_path))
 
 
 def test_the_turn_goes_on_when_it_is_over(turns, tmp_path, monkeypatch):
@@ -112,5 +112,11 @@ def test_who_comes_again_lets_those_go_first_who_waited(turns, tmp_path):
 
 
 def test_without_a_file_there_are_no_turns(tmp_path):
-    with closing(MongoTurns("store", tmp_path / "absent")) as turns:
-        assert not has_turn(turns)
+    assert not has_turn(MongoTurns("store", tmp_path / "absent"))
+
+
+def test_a_file_that_has_another_name_too_is_not_used(tmp_path):
+    precious = tmp_path / "hermod.db"
+    precious.touch()
+    os.link(precious, tmp_path / f"hermod-turns-{os.getuid()}")
+    assert not has_turn(MongoTurns("store", tmp_path))

@@ -2,6 +2,7 @@
 
 import sqlite3
 import threading
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
@@ -163,6 +164,75 @@ def test_a_step_that_is_refused_leaves_nothing_behind_and_harms_no_other(file):
     with file.snapshot() as connection:
         found = connection.execute("SELECT abandoned FROM pile ORDER BY 1").fetchall()
     assert found == [(1,), (3,)]
+
+
+def test_steps_that_are_refused_late_are_run_twice_at_most(file):
+    """However many of a group are refused after they changed something, it begins anew once, and each is undone."""
+    runs: list[int] = []
+    transactions = []
+    file._writer.set_trace_callback(lambda sql: transactions.append(sql) if sql.startswith("BEGIN") else None)
+    busy, go_on = threading.Event(), threading.Event()
+
+    def slow(connection):
+        busy.set()
+        assert go_on.wait(10)
+
+    def step(number):
+        def run(connection):
+            runs.append(number)
+            connection.execute("INSERT INTO pile (abandoned) VALUES (?)", (number,))
+            if number % 2:
+                raise QueueNotFound
+
+        return run
+
+    with ThreadPoolExecutor(9) as pool:
+        first = pool.submit(file.write, slow)
+        assert busy.wait(10)
+        rest = [pool.submit(file.write, step(number)) for number in range(8)]
+        while file._writers.waiting < 8:
+            assert not first.done()
+        go_on.set()
+        errors = [each.exception(10) for each in rest]
+
+    assert [isinstance(error, QueueNotFound) for error in errors] == [number % 2 == 1 for number in range(8)]
+    assert max(Counter(runs).values()) == 2
+    assert len(transactions) == 3
+    with file.snapshot() as connection:
+        found = connection.execute("SELECT abandoned FROM pile ORDER BY 1").fetchall()
+    assert found == [(0,), (2,), (4,), (6,)]
+
+
+def test_a_refusal_counts_only_in_the_transaction_that_is_committed(file):
+    """A step that was refused in one that was given up is asked again."""
+    busy, go_on = threading.Event(), threading.Event()
+    outcomes = iter([False, True])  # whether it is there, whenever it is asked
+
+    def slow(_connection):
+        busy.set()
+        assert go_on.wait(10)
+
+    def asks(_connection):
+        if not next(outcomes):
+            raise QueueNotFound
+        return "there"
+
+    def refused_late(connection):
+        connection.execute("INSERT INTO pile (abandoned) VALUES (2)")
+        raise QueueNotFound
+
+    with ThreadPoolExecutor(3) as pool:
+        first = pool.submit(file.write, slow)
+        assert busy.wait(10)
+        found = []
+        for number, step in enumerate((asks, refused_late), start=1):
+            found.append(pool.submit(file.write, step))
+            while file._writers.waiting < number:
+                assert not first.done()
+        go_on.set()
+        assert found[0].result(10) == "there"
+        with pytest.raises(QueueNotFound):
+            found[1].result(10)
 
 
 def test_writers_share_transactions(file):

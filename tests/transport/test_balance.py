@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from gunicorn.config import Config  # type: ignore[import-untyped]
+from gunicorn.workers.gthread import ThreadWorker  # type: ignore[import-untyped]
 
 from transport.wsgi.balance import Balance
 from transport.wsgi.worker import _YIELD, PatientWorker
@@ -124,3 +125,17 @@ def test_a_worker_that_is_not_forked_yet_says_nothing(worker):
     worker.pid = "[booting]"
     worker.nr_conns = 0
     assert not worker.app.balance.is_fuller(1)
+
+
+def test_a_worker_that_begins_has_none(worker, monkeypatch):
+    monkeypatch.setattr(ThreadWorker, "run", lambda _: None)
+    assert not worker.app.balance.is_fuller(1)
+    worker.run()
+    assert worker.app.balance.is_fuller(1)
+
+
+def test_a_worker_that_ends_at_once_does_not_count(worker, monkeypatch):
+    worker.nr_conns = 1
+    monkeypatch.setattr(ThreadWorker, "handle_quit", lambda _worker, *_signal: None)
+    worker.handle_quit(None, None)
+    assert not worker.app.balance.is_fuller(2)

@@ -170,6 +170,16 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
             for connection in ward if now - self._stopping >= last else ():
                 self._drop(connection, ward)
 
+    def run(self) -> None:
+        """Serve until told to stop."""
+        self.nr_conns = 0  # which was said before there was anybody to hear it
+        super().run()
+
+    def handle_quit(self, *signal: Any) -> None:  # noqa: ANN401 - gunicorn has no types
+        """End at once."""
+        self.app.balance.leave(self.age)
+        super().handle_quit(*signal)
+
     def handle_exit(self, *signal: Any) -> None:  # noqa: ANN401 - gunicorn has no types
         """Begin to end: whoever waits for messages waits no longer."""
         super().handle_exit(*signal)
