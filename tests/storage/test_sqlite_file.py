@@ -166,16 +166,37 @@ def test_a_step_that_is_refused_leaves_nothing_behind_and_harms_no_other(file):
     assert found == [(1,), (3,)]
 
 
-def test_steps_that_are_refused_late_are_run_twice_at_most(file):
-    """However many of a group are refused after they changed something, it begins anew once, and each is undone."""
-    runs: list[int] = []
-    transactions = []
-    file._writer.set_trace_callback(lambda sql: transactions.append(sql) if sql.startswith("BEGIN") else None)
+def together(file, *steps):
+    """Run steps in one transaction, in this order: they queue up behind one that waits for them."""
     busy, go_on = threading.Event(), threading.Event()
 
-    def slow(connection):
+    def slow(_connection):
         busy.set()
         assert go_on.wait(10)
+
+    with ThreadPoolExecutor(len(steps) + 1) as pool:
+        first = pool.submit(file.write, slow)
+        assert busy.wait(10)
+        found = []
+        for number, step in enumerate(steps, start=1):
+            found.append(pool.submit(file.write, step))
+            while file._writers.waiting < number:
+                assert not first.done()
+        go_on.set()
+    return found
+
+
+@pytest.fixture
+def transactions(file):
+    """What began."""
+    found = []
+    file._writer.set_trace_callback(lambda sql: found.append(sql) if sql.startswith("BEGIN") else None)
+    return found
+
+
+def test_steps_that_are_refused_late_are_run_twice_at_most(file, transactions):
+    """However many of a group are refused after they changed something, it begins anew once, and each is undone."""
+    runs: list[int] = []
 
     def step(number):
         def run(connection):
@@ -186,31 +207,20 @@ def test_steps_that_are_refused_late_are_run_twice_at_most(file):
 
         return run
 
-    with ThreadPoolExecutor(9) as pool:
-        first = pool.submit(file.write, slow)
-        assert busy.wait(10)
-        rest = [pool.submit(file.write, step(number)) for number in range(8)]
-        while file._writers.waiting < 8:
-            assert not first.done()
-        go_on.set()
-        errors = [each.exception(10) for each in rest]
+    found = together(file, *map(step, range(8)))
 
-    assert [isinstance(error, QueueNotFound) for error in errors] == [number % 2 == 1 for number in range(8)]
+    refused = [isinstance(each.exception(), QueueNotFound) for each in found]
+    assert refused == [number % 2 == 1 for number in range(8)]
     assert max(Counter(runs).values()) == 2
     assert len(transactions) == 3
     with file.snapshot() as connection:
-        found = connection.execute("SELECT abandoned FROM pile ORDER BY 1").fetchall()
-    assert found == [(0,), (2,), (4,), (6,)]
+        left = connection.execute("SELECT abandoned FROM pile ORDER BY 1").fetchall()
+    assert left == [(0,), (2,), (4,), (6,)]
 
 
 def test_a_refusal_counts_only_in_the_transaction_that_is_committed(file):
     """A step that was refused in one that was given up is asked again."""
-    busy, go_on = threading.Event(), threading.Event()
     outcomes = iter([False, True])  # whether it is there, whenever it is asked
-
-    def slow(_connection):
-        busy.set()
-        assert go_on.wait(10)
 
     def asks(_connection):
         if not next(outcomes):
@@ -221,39 +231,18 @@ def test_a_refusal_counts_only_in_the_transaction_that_is_committed(file):
         connection.execute("INSERT INTO pile (abandoned) VALUES (2)")
         raise QueueNotFound
 
-    with ThreadPoolExecutor(3) as pool:
-        first = pool.submit(file.write, slow)
-        assert busy.wait(10)
-        found = []
-        for number, step in enumerate((asks, refused_late), start=1):
-            found.append(pool.submit(file.write, step))
-            while file._writers.waiting < number:
-                assert not first.done()
-        go_on.set()
-        assert found[0].result(10) == "there"
-        with pytest.raises(QueueNotFound):
-            found[1].result(10)
+    asked, late = together(file, asks, refused_late)
+
+    assert asked.result() == "there"
+    with pytest.raises(QueueNotFound):
+        late.result()
 
 
-def test_writers_share_transactions(file):
+def test_writers_share_transactions(file, transactions):
     """While one commits, those that queue up are committed together."""
-    transactions = []
-    file._writer.set_trace_callback(lambda sql: transactions.append(sql) if sql.startswith("BEGIN") else None)
-    busy, go_on = threading.Event(), threading.Event()
+    found = together(file, *[lambda c: c.execute("SELECT 1").fetchone()] * 8)
 
-    def slow(connection):
-        busy.set()
-        assert go_on.wait(10)
-
-    with ThreadPoolExecutor(9) as pool:
-        first = pool.submit(file.write, slow)
-        assert busy.wait(10)
-        rest = [pool.submit(file.write, lambda c: c.execute("SELECT 1").fetchone()) for _ in range(8)]
-        while file._writers.waiting < 8:
-            assert not first.done()
-        go_on.set()
-        assert [each.result(10) for each in rest] == [(1,)] * 8
-
+    assert [each.result() for each in found] == [(1,)] * 8
     assert len(transactions) == 2
 
 
