@@ -667,7 +667,8 @@ def test_the_home_document_tells_of_pools(open_api):
 
 
 def test_without_the_store_of_the_records_nothing_can_be_told(pool, driver, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)  # where the store of the new pool is made, before it is known that nobody can note it
+    # The store of a new pool is made there, before it is known that nobody can note it.
+    monkeypatch.chdir(tmp_path)
     driver.break_()
 
     for method, path, document in REQUESTS:
